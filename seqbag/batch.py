@@ -1,0 +1,99 @@
+"""What flows through the trainer: the rows a source yields and the batches the encoder makes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+UInt8s: TypeAlias = npt.NDArray[np.uint8]
+Int32s: TypeAlias = npt.NDArray[np.int32]
+Int64s: TypeAlias = npt.NDArray[np.int64]
+Float32s: TypeAlias = npt.NDArray[np.float32]
+
+InputKind = Literal["text", "tokens", "image"]
+
+
+@dataclass(frozen=True, slots=True)
+class TextColumn:
+    """n strings in Arrow's layout: string i is `data[offsets[i]:offsets[i + 1]]`, UTF-8.
+
+    data: (bytes,) uint8; offsets: (n + 1,) int64, not falling, offsets[0] may be > 0.
+    """
+
+    data: UInt8s
+    offsets: Int64s
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TokensColumn:
+    """n lists of strings: list i is `tokens[offsets[i]:offsets[i + 1]]`. Lists of integers arrive as decimal text."""
+
+    tokens: TextColumn
+    offsets: Int64s
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+
+@dataclass(frozen=True, slots=True)
+class ImageColumn:
+    """n images of one shape. pixels: (n, height, width, channels) uint8; more spatial axes for volumes and video."""
+
+    pixels: UInt8s
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelColumn:
+    """n labels, dictionary-encoded batch by batch: row i has `names[codes[i]]`; code -1 is a null.
+
+    codes: (n,) int32; names: the distinct labels of this batch as text, in the order they first appear.
+    """
+
+    codes: Int32s
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A bounded batch as a source yields it."""
+
+    input: TextColumn | TokensColumn | ImageColumn
+    labels: LabelColumn | None
+
+    def __len__(self) -> int:
+        return len(self.input)
+
+
+class Source(Protocol):
+    """A table that can be streamed any number of times, each time the same rows in the same order.
+
+    A third party adds one by an entry point of the group `seqbag.sources`, named after a URI scheme.
+    """
+
+    @property
+    def kind(self) -> InputKind:
+        """What the input column holds."""
+
+    @property
+    def rows(self) -> int | None:
+        """The number of rows where it is known without reading them (for the progress bar), else None."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the data behind the source changes; compared between passes and on resume."""
+
+    def describe(self) -> str:
+        """One line for people: what is read and which columns were chosen."""
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        """Stream the rows in batches of at most `size` rows. Raises DataError with one clear line."""

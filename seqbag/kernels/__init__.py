@@ -1,0 +1,1 @@
+"""The numba kernels. Each public function of the library that needs speed has its kernel here."""
