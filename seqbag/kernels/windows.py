@@ -25,38 +25,36 @@ def ragged_windows(offsets: Int64s, out_offsets: Int64s, stride: int, before: in
 def gather_windows(values: np.ndarray, index: np.ndarray, out: np.ndarray) -> None:
     """out (n * out_sites, window * channels) from values (n, sites, channels); an index outside the sites reads 0.
 
-    One and three channels (token ids, colours) have loops of their own: a copy of a few bytes is all overhead.
+    One and three channels (token ids, colours) have loops of their own: copying a few bytes is all overhead. Unsigned,
+    a negative site is a huge one, so that one comparison finds both; and it spares numba's count from the end.
     """
-    n, sites, channels = values.shape
+    n, sites, channels = len(values), np.uint64(values.shape[1]), values.shape[2]
     rows = len(index)
     flat = index.reshape(-1)
+    zero, one, two, three = np.uint64(0), np.uint64(1), np.uint64(2), np.uint64(3)
     for example in range(n):
-        site_values = values[example].reshape(-1)
-        windows = out[example * rows : (example + 1) * rows].reshape(-1)
+        source = values[example].reshape(-1)
+        target = out[example * rows : (example + 1) * rows].reshape(-1)
         if channels == 1:
             for j in range(len(flat)):
-                inside = 0 <= flat[j] < sites
-                value = site_values[flat[j] if inside else 0]
-                windows[j] = value if inside else 0
+                site = np.uint64(np.int64(flat[j]))
+                value = source[site if site < sites else zero]
+                target[j] = value if site < sites else 0
         elif channels == 3:
             for j in range(len(flat)):
-                at = 3 * flat[j]
-                if 0 <= flat[j] < sites:
-                    windows[3 * j], windows[3 * j + 1], windows[3 * j + 2] = (
-                        site_values[at],
-                        site_values[at + 1],
-                        site_values[at + 2],
-                    )
+                site, to = np.uint64(np.int64(flat[j])), three * np.uint64(j)
+                if site < sites:
+                    at = three * site
+                    target[to], target[to + one], target[to + two] = source[at], source[at + one], source[at + two]
                 else:
-                    windows[3 * j], windows[3 * j + 1], windows[3 * j + 2] = 0, 0, 0
+                    target[to], target[to + one], target[to + two] = 0, 0, 0
         else:
             for row in range(rows):
                 for j in range(index.shape[1]):
-                    site = index[row, j]
-                    at = j * channels
-                    if 0 <= site < sites:
+                    site, to = np.uint64(np.int64(index[row, j])), j * channels
+                    if site < sites:
                         for c in range(channels):
-                            out[example * rows + row, at + c] = values[example, site, c]
+                            out[example * rows + row, to + c] = values[example, site, c]
                     else:
                         for c in range(channels):
-                            out[example * rows + row, at + c] = 0
+                            out[example * rows + row, to + c] = 0
