@@ -116,8 +116,7 @@ class Encoder:
 
     def _encode_lists(self, column: TokensColumn, locate: bool) -> tuple[Int32s, Int64s, Int64s, Int32s]:
         first, last = int(column.offsets[0]), int(column.offsets[-1])
-        if not 0 <= first <= last <= len(column.tokens):
-            raise DataError(f"lists end at element {last} of {len(column.tokens)}; the column's offsets are damaged")
+        _check_offsets(column.offsets, len(column.tokens), "lists end at element")
         data, offsets = _checked(column.tokens)
         offsets = offsets[first : last + 1]
         ids = np.empty(last - first, np.int32)
@@ -148,8 +147,14 @@ class Vocabulary:
         return Vocabulary(len(self), len(self.texts) > 0)
 
     def update(self, ids: Int32s, spans: Spans | None = None) -> None:
-        """Count ids (tokens,) int32; with the spans that `Encoder.locate` gave, also learn their texts."""
-        self.counts += np.bincount(ids, minlength=len(self))
+        """Count ids (tokens,) int32; with the spans that `Encoder.locate` gave, also learn their texts.
+
+        Raises UsageError for an id of a larger vocabulary.
+        """
+        counts = np.bincount(ids, minlength=len(self))
+        if len(counts) > len(self):
+            raise UsageError(f"id {len(counts) - 1} is not of a vocabulary of {len(self)}; encode with the same size")
+        self.counts += counts
         if spans is not None and len(self.texts):
             arguments = (spans.data, spans.starts, spans.sizes, spans.folded, self.texts, self.lengths)
             tokenise.learn_texts(ids, *arguments)
@@ -196,11 +201,16 @@ class Vocabulary:
 
 
 def _checked(column: TextColumn) -> tuple[UInt8s, Int64s]:
-    """The column's arrays, once their ends are known to lie inside the data."""
-    offsets = column.offsets
-    if not 0 <= offsets[0] <= offsets[-1] <= len(column.data):
-        raise DataError(f"strings end at byte {offsets[-1]} of {len(column.data)}; the column's offsets are damaged")
-    return _readonly(column.data), _readonly(offsets)
+    """The column's arrays, once every string is known to lie inside the data: the kernels trust them."""
+    _check_offsets(column.offsets, len(column.data), "strings end at byte")
+    return _readonly(column.data), _readonly(column.offsets)
+
+
+def _check_offsets(offsets: Int64s, size: int, what: str) -> None:
+    if not 0 <= offsets[0] <= offsets[-1] <= size:
+        raise DataError(f"{what} {offsets[-1]} of {size}; the column's offsets are damaged")
+    if len(offsets) > 2 and (offsets[1:] < offsets[:-1]).any():
+        raise DataError("a column's offsets fall; they are damaged")
 
 
 def _readonly(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

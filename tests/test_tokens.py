@@ -208,6 +208,11 @@ def test_what_is_refused() -> None:
     damaged = TextColumn(np.zeros(3, np.uint8), np.array([0, 4]))
     with pytest.raises(DataError, match=r"^strings end at byte 4 of 3; the column's offsets are damaged$"):
         Encoder().encode(damaged)
+    falling = TextColumn(np.zeros(9, np.uint8), np.array([0, 9, 0, 9]))
+    with pytest.raises(DataError, match=r"^a column's offsets fall; they are damaged$"):
+        Encoder().encode(falling)
+    with pytest.raises(UsageError, match=r"^id 9 is not of a vocabulary of 7; encode with the same size$"):
+        Vocabulary(7).update(np.array([9], np.int32))
     with pytest.raises(DataError, match="lists end at element 2 of 1"):
         Encoder().encode(TokensColumn(column([b"a"]), np.array([0, 2])))
 
