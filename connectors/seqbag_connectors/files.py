@@ -1,0 +1,87 @@
+"""The files behind a source: finding them, and noticing when they change."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+from seqbag.errors import DataError
+
+# Tried in this order: a folder of CIFAR-10 batches also holds a .txt, a folder of Parquet files may hold a README.txt.
+FILE_KINDS = {
+    "cifar": re.compile(r"^(data_batch_\d+|test_batch)(\.bin)?$"),
+    "parquet": re.compile(r"\.(parquet|pq)$"),
+    "csv": re.compile(r"\.(csv|tsv)(\.gz|\.zst)?$"),
+    "json": re.compile(r"\.(json|jsonl|ndjson)(\.gz|\.zst)?$"),
+    "database": re.compile(r"\.(duckdb|ddb|db)$"),
+    "log": re.compile(r"\.(log|txt)([.-]\d+)*(\.gz|\.zst)?$|\.(gz|zst)$"),
+}
+
+
+def find_files(uri: str) -> tuple[str, list[str]] | None:
+    """The kind of files (a key of FILE_KINDS) a path, folder or glob stands for, and their paths in sorted order.
+
+    None where the name belongs to no kind. Raises DataError for what does not exist or holds no readable file.
+    """
+    if os.path.isdir(uri):
+        found = sorted(_walk(uri))
+    elif os.path.lexists(uri) or not glob.has_magic(uri):
+        kind = next((kind for kind, name in FILE_KINDS.items() if name.search(os.path.basename(uri).lower())), None)
+        if kind is not None and not os.path.exists(uri):
+            raise DataError(f"{uri}: no such file or folder")
+        return (kind, [uri]) if kind is not None else None
+    else:
+        found = sorted(path for path in glob.glob(uri, recursive=True) if os.path.isfile(path))
+        if not found:
+            raise DataError(f"{uri}: no file matches")
+    for kind, name in FILE_KINDS.items():
+        paths = [path for path in found if name.search(os.path.basename(path).lower())]
+        if kind == "cifar" and os.path.isdir(uri):
+            paths = [path for path in paths if not os.path.basename(path).startswith("test_batch")]
+        if paths:
+            return kind, paths
+    raise DataError(f"{uri}: holds no file of a kind that is understood (Parquet, CSV, JSON, DuckDB, .log, .txt)")
+
+
+def _walk(folder: str) -> Iterator[str]:
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (os.path.join(parent, name) for name in names if not name.startswith("."))
+
+
+class Files:
+    """A fixed set of files with the sizes and modification times they had when the source was opened."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self.paths = tuple(paths)
+        self._stamps = [self._stamp(path) for path in self.paths]
+
+    def check(self) -> None:
+        """Raise DataError, naming the file, if one was changed, replaced or deleted since the source was opened."""
+        for path, before in zip(self.paths, self._stamps, strict=True):
+            try:
+                now = self._stamp(path)
+            except DataError:
+                raise DataError(f"{path} changed while in use: it was deleted; put it back and start again") from None
+            if now != before:
+                sizes = f"{before[0]} bytes before, {now[0]} now" if now[0] != before[0] else "it was written again"
+                raise DataError(f"{path} changed while in use: {sizes}; start again on files that hold still")
+
+    def fingerprint(self, *texts: str | None) -> str:
+        """A hash of the paths, sizes and modification times (ns) of the files, and of `texts`."""
+        digest = hashlib.sha256()
+        for path, stamp in zip(self.paths, self._stamps, strict=True):
+            digest.update(repr((os.path.abspath(path), *stamp)).encode())
+        digest.update(repr(texts).encode())
+        return digest.hexdigest()
+
+    @staticmethod
+    def _stamp(path: str) -> tuple[int, int]:
+        try:
+            status = os.stat(path)
+        except OSError as error:
+            raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+        return status.st_size, status.st_mtime_ns
