@@ -143,6 +143,12 @@ def _reconstruct(*_: object) -> _Array:
     return _Array()
 
 
+def _frombuffer(data: object, dtype: object, shape: object, order: object) -> _Array:
+    array = _Array()
+    array.state = (1, shape, dtype, order == "F", bytes(data) if isinstance(data, bytes | bytearray) else None)
+    return array
+
+
 def _encode(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"text encoded as {encoding}")
@@ -155,6 +161,8 @@ class _PlainUnpickler(pickle.Unpickler):
     _ALLOWED: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
         ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+        ("numpy.core.numeric", "_frombuffer"): _frombuffer,
+        ("numpy._core.numeric", "_frombuffer"): _frombuffer,
         ("numpy", "ndarray"): _Array,
         ("numpy", "dtype"): _Dtype,
         ("_codecs", "encode"): _encode,

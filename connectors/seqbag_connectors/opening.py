@@ -57,7 +57,7 @@ def _relation(uri: str, options: ReadOptions) -> Relation:
     if kind == "parquet":
         return relations.ParquetRelation(uri, paths)
     if kind == "database":
-        return relations.DatabaseRelation(uri, paths)
+        return relations.DatabaseRelation(uri, paths, has_query=options.sql is not None)
     if kind == "log":
         from seqbag_connectors.logs import LogRelation
 

@@ -71,6 +71,11 @@ class DatabaseRelation(Relation):
 
     countable = True
 
+    def __init__(self, name: str, paths: Sequence[str], has_query: bool) -> None:
+        """has_query: whether a query will say which tables are read."""
+        super().__init__(name, paths)
+        self._has_query = has_query
+
     def attach(self, con: duckdb.DuckDBPyConnection) -> None:
         try:
             con.execute(f"ATTACH {literal(self.files.paths[0])} AS db (TYPE duckdb, READ_ONLY)")
@@ -81,9 +86,11 @@ class DatabaseRelation(Relation):
             "SELECT schema_name, table_name FROM duckdb_tables() WHERE database_name = 'db' UNION ALL "
             "SELECT schema_name, view_name FROM duckdb_views() WHERE database_name = 'db' AND NOT internal"
         ).fetchall()
-        self.tables = sorted(table for _, table in tables)
         if len(tables) == 1:
             _view(con, f"db.{identifier(tables[0][0])}.{identifier(tables[0][1])}")
+        elif not self._has_query:
+            names = ", ".join(sorted(table for _, table in tables)[:30]) or "none"
+            raise DataError(f"{self.name}: {len(tables)} tables ({names}); say what to read with --sql")
 
 
 class ParquetRelation(Relation):
