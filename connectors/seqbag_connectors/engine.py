@@ -12,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-_PREFIX = re.compile(r"^([A-Z][A-Za-z-]*( [A-Z][A-Za-z-]*)* Error|INTERNAL Error): ")
+_PREFIX = re.compile(r"^[A-Z][A-Za-z -]* Error: ")
 # Operators that hand rows on in the order they came, whatever the number of threads.
 _STREAMING = re.compile(r"^(PROJECTION|FILTER|UNNEST|EMPTY_RESULT|.*SCAN.*|READ_.*)$")
 
