@@ -1,0 +1,1 @@
+"""The `seqbag` command."""

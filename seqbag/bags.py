@@ -1,0 +1,158 @@
+"""Bags: what a layer trains on. An example becomes its counts of codes per group and region; equal ones are merged.
+
+One group is one window width with its own codebook. The entries of a bag are sorted by (group, segment, code), so that
+two examples are the same bag exactly if their entries agree, and the order of sites inside a segment does not matter.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from seqbag.batch import Int32s, Int64s
+from seqbag.errors import UsageError
+from seqbag.kernels.counting import add_examples, add_labels, rehash
+
+Halves = npt.NDArray[np.float16]
+
+
+class Bags:
+    """Distinct bags with the labels counted under each.
+
+    pointers: (size * spans + 1,) int64, where span (bag * groups + group) * regions + segment holds the entries
+    pointers[span] .. pointers[span + 1] of codes (int32) and counts (int32). dense: (size, d) float16, the features of
+    the layers below, which belong to a bag's identity.
+    """
+
+    def __init__(self, groups: int, regions: int, dense: int = 0) -> None:
+        self.groups, self.regions, self.width = groups, regions, dense
+        self.size = 0
+        self.rows = 0
+        self._pointers: Int64s = np.zeros(1, np.int64)
+        self._codes: Int32s = np.empty(0, np.int32)
+        self._counts: Int32s = np.empty(0, np.int32)
+        self._dense: npt.NDArray[np.uint16] = np.empty((0, dense), np.uint16)
+        self._hashes: npt.NDArray[np.uint64] = np.empty(0, np.uint64)
+        self._slots: Int32s = np.full(16, -1, np.int32)
+        self._heads: Int32s = np.empty(0, np.int32)
+        self._nodes = 0
+        self._classes: Int32s = np.empty(0, np.int32)
+        self._label_counts: Int64s = np.empty(0, np.int64)
+        self._following: Int32s = np.empty(0, np.int32)
+
+    @property
+    def spans(self) -> int:
+        """Spans of entries a bag has: one for each group and segment."""
+        return self.groups * self.regions
+
+    @property
+    def pointers(self) -> Int64s:
+        return self._pointers[: self.size * self.spans + 1]
+
+    @property
+    def codes(self) -> Int32s:
+        return self._codes[: self.pointers[-1]]
+
+    @property
+    def counts(self) -> Int32s:
+        return self._counts[: self.pointers[-1]]
+
+    @property
+    def dense(self) -> Halves:
+        return self._dense[: self.size].view(np.float16)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of memory held."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+
+    def update(
+        self, codes: Int32s, segments: Int32s, offsets: Int64s, labels: Int32s, dense: Halves | None = None
+    ) -> None:
+        """Count n examples.
+
+        codes: (groups, sites); segments: (sites,) in 0 .. regions - 1; offsets: (n + 1,) from 0; labels: (n,) class
+        indexes; dense: (n, d) float16.
+        """
+        n = len(labels)
+        if n == 0:
+            return
+        if dense is None:
+            dense = np.empty((n, 0), np.float16)
+        if codes.shape[0] != self.groups or dense.shape != (n, self.width):
+            raise UsageError(f"{codes.shape[0]} groups and {dense.shape} features do not fit these bags")
+        self._reserve(n, codes.size)
+        before = self.size
+        bags = np.empty(n, np.int32)
+        self.size = add_examples(
+            codes, segments, offsets, self.regions, np.ascontiguousarray(dense).view(np.uint16), self._pointers,
+            self._codes, self._counts, self._dense, self._hashes, self._slots, self.size, bags,
+        )  # fmt: skip
+        self._heads[before : self.size] = -1
+        self._nodes = add_labels(
+            bags, labels, self._heads, self._classes, self._label_counts, self._following, self._nodes
+        )
+        self.rows += n
+
+    def label_counts(self) -> tuple[Int64s, Int32s, Int64s]:
+        """Labels as rows of a sparse matrix: pointers (size + 1,), classes and counts (nodes,)."""
+        owner = np.empty(self._nodes, np.int32)
+        nodes, bags = self._heads[: self.size].copy(), np.arange(self.size, dtype=np.int32)
+        while len(nodes):
+            owner[nodes] = bags
+            nodes = self._following[nodes]
+            bags, nodes = bags[nodes >= 0], nodes[nodes >= 0]
+        order = np.lexsort((self._classes[: self._nodes], owner))
+        pointers = np.searchsorted(owner[order], np.arange(self.size + 1)).astype(np.int64)
+        return pointers, self._classes[order], self._label_counts[order]
+
+    def relabel(self, numbers: Int32s) -> None:
+        """Rename the classes: class c becomes numbers[c]."""
+        self._classes[: self._nodes] = numbers[self._classes[: self._nodes]]
+
+    def coarsen(self) -> Self:
+        """The same rows with all segments of an example as one region."""
+        coarse = type(self)(self.groups, 1, self.width)
+        lengths = np.diff(self.pointers)
+        owner = np.repeat(np.arange(len(lengths)) // self.regions, lengths)  # (bag, group) of each entry
+        order = np.lexsort((self.codes, owner))
+        owner, codes = owner[order], self.codes[order]
+        first = np.ones(len(owner), np.bool_)
+        first[1:] = (owner[1:] != owner[:-1]) | (codes[1:] != codes[:-1])
+        starts = np.flatnonzero(first)
+        coarse._codes = codes[starts]
+        coarse._counts = np.add.reduceat(self.counts[order], starts).astype(np.int32) if len(starts) else codes[starts]
+        coarse._pointers = np.searchsorted(owner[starts], np.arange(self.size * self.groups + 1)).astype(np.int64)
+        for name in ("size", "rows", "_dense", "_heads", "_nodes", "_classes", "_label_counts", "_following"):
+            setattr(coarse, name, getattr(self, name))
+        return coarse
+
+    def empty(self) -> Self:
+        """Bags that merging leaves unchanged."""
+        return type(self)(self.groups, self.regions, self.width)
+
+    def _reserve(self, examples: int, entries: int) -> None:
+        """Make room for more examples, each maybe a new bag with a new label, and more entries."""
+        end = int(self.pointers[-1]) + entries
+        self._codes, self._counts = _grown(self._codes, end), _grown(self._counts, end)
+        bags = self.size + examples
+        self._pointers = _grown(self._pointers, bags * self.spans + 1)
+        self._dense, self._hashes, self._heads = (_grown(a, bags) for a in (self._dense, self._hashes, self._heads))
+        nodes = self._nodes + examples
+        self._classes, self._label_counts, self._following = (
+            _grown(a, nodes) for a in (self._classes, self._label_counts, self._following)
+        )
+        if 2 * bags > len(self._slots):
+            self._slots = np.full(1 << (4 * bags - 1).bit_length(), -1, np.int32)
+            rehash(self._hashes, self.size, self._slots)
+
+
+def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
+    """The array, or a copy with room for `size` rows and a half more."""
+    if len(array) >= size:
+        return array
+    grown = np.empty((size + size // 2, *array.shape[1:]), array.dtype)
+    grown[: len(array)] = array
+    return grown

@@ -1,0 +1,77 @@
+"""What a user may choose: one frozen record, validated, printed, and saved with the model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+from seqbag.errors import ModelError, UsageError
+from seqbag.head import ACTIVATIONS, Activation
+from seqbag.regions import Regions
+from seqbag.tokens import TOKENIZERS, Tokenizer
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Settings of a training run. Defaults were chosen on held-out rows of the training data of eight log data sets.
+
+    windows: widths side by side in a layer; filters: per width; codebook: distinct windows kept (exact, first layer)
+    and centroids (k-means, later layers), None for the defaults; regions: None to choose on held-out rows; epochs: None
+    to choose by the number of rows; memory: bytes; dims: of a token's embedding; hidden: units in each classifier;
+    balance: classes weigh frequency ** -balance.
+    """
+
+    tokenizer: Tokenizer = "words"
+    vocabulary: int = 2**15
+    dims: int = 64
+    layers: int = 1
+    windows: tuple[int, ...] = (1, 3)
+    filters: int = 64
+    codebook: int | None = None
+    regions: str | None = None
+    activation: Activation = "relu"
+    hidden: int = 128
+    epochs: int | None = None
+    dropout: float = 0.0
+    smoothing: float = 0.0
+    decay: float = 0.0
+    balance: float = 0.0
+    valid_fraction: float = 0.1
+    memory: int = 2 * 10**9
+    threads: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.tokenizer not in TOKENIZERS:
+            raise UsageError(f"tokenizer {self.tokenizer!r} is not known: choose from {', '.join(TOKENIZERS)}")
+        if self.activation not in ACTIVATIONS:
+            raise UsageError(f"activation {self.activation!r} is not known: choose from {', '.join(ACTIVATIONS)}")
+        if not self.windows or not all(1 <= width <= 31 for width in self.windows):
+            raise UsageError(f"windows {self.windows} do not work: give one or more widths from 1 to 31")
+        if self.regions is not None:
+            Regions.parse(self.regions)
+        for name in ("layers", "filters", "dims", "threads"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        for name in ("epochs", "codebook"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
+        if not 0 <= self.valid_fraction < 1:
+            raise UsageError(f"valid-fraction is {self.valid_fraction}: it must be at least 0 and below 1")
+        if self.memory < 200 * 10**6:
+            raise UsageError(f"memory is {self.memory / 1e6:.0f} MB: the process alone needs 200 MB")
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Back from `to_json`. Raises ModelError if a setting is not known or out of range."""
+        known = {field.name for field in fields(cls)}
+        if not isinstance(values, dict) or set(values) - known:
+            raise ModelError("the model's settings are not of this version: train it again")
+        try:
+            return cls(**{**values, "windows": tuple(values["windows"])})
+        except (TypeError, KeyError, UsageError) as error:
+            raise ModelError(f"the model's settings are damaged ({error}): train it again") from error

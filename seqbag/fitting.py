@@ -1,0 +1,129 @@
+"""From the counts of a pass to a frozen layer: makes the head, trains it, freezes it. No data is needed here."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from seqbag.bags import Bags
+from seqbag.batch import Float32s
+from seqbag.classifier import Classifier
+from seqbag.codebook import ExactCodebook
+from seqbag.config import TrainConfig
+from seqbag.filters import Filters, Standardiser, TokenFilters, VectorFilters
+from seqbag.head import EpochReport, Head, Schedule
+from seqbag.kmeans import KMeans
+from seqbag.layer import Layer, embed
+from seqbag.network import Network
+from seqbag.parallel import Workers
+from seqbag.passes import LayerCounts
+from seqbag.progress import Progress, Silent
+from seqbag.regions import Regions
+
+UNKNOWN = 1  # the embedding row of tokens not seen in training; 0 is padding
+_PROBE_BAGS = 20_000  # enough to tell whether the ends of sequences matter
+_CALIBRATION_BAGS = 50_000
+
+
+class Fitter:
+    """Trains heads under one configuration."""
+
+    def __init__(self, config: TrainConfig, rng: np.random.Generator, workers: Workers, progress: Progress) -> None:
+        self.config, self.rng, self.workers, self.progress = config, rng, workers, progress
+
+    def fit(self, counts: LayerCounts, network: Network, task: str) -> tuple[Layer, Classifier, float]:
+        """Train a layer on its counts. Returns it, its classifier and the accuracy on the held-out bags."""
+        head = self._head(counts, network)
+        schedule = Schedule.for_rows(counts.bags.rows, self.config.epochs)
+        accuracy = self._run(head, counts, schedule, task, self.progress)
+        head.calibrate(counts.bags, _CALIBRATION_BAGS, self.rng)
+        filters = head.filters
+        frozen = [filters.frozen(group) for group in range(len(counts.patchers))]
+        embedding = None
+        if isinstance(filters, TokenFilters):
+            embedding = filters.embedding(np.arange(len(filters.parameters["embedding"])))
+        weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
+        layer = Layer(counts.patchers, weights, biases, self.config.activation, counts.regions, embedding)
+        return layer, head.classifier, accuracy
+
+    def choose_regions(self, counts: LayerCounts, network: Network) -> LayerCounts:
+        """The counts with the ends of sequences apart, or without, whichever predicts held-out rows better."""
+        whole = replace(
+            counts, regions=Regions("whole"), bags=counts.bags.coarsen(), held_out=counts.held_out.coarsen()
+        )
+        schedule = Schedule.for_rows(counts.bags.rows, self.config.epochs)
+        probe = replace(schedule, epochs=max(1, schedule.epochs // 3))
+        scores = []
+        for candidate in (whole, counts):
+            head = self._head(candidate, network)
+            scores.append(self._run(head, candidate, probe, "", Silent()))
+        self.progress.note(
+            f"regions: {scores[0]:.4f} of the held-out rows right over the whole sequence, "
+            f"{scores[1]:.4f} with {counts.regions}"
+        )
+        return counts if scores[1] > scores[0] else whole
+
+    def calibrate(self, classifier: Classifier, counts: LayerCounts, task: str, refit: bool) -> float:
+        """Refit a classifier on true features, the dense part of the bags. Returns the accuracy on held-out rows."""
+        head = Head([], VectorFilters([], 0, self.rng), classifier, Regions("whole"), 1, "relu", self.workers)
+        if refit:
+            head.calibrate(counts.bags, counts.bags.size, self.rng)
+            schedule = Schedule.for_rows(counts.bags.rows, self.config.epochs)
+            gentle = Schedule(max(1, schedule.epochs // 2), schedule.batch, schedule.rate / 4)
+            self._run(head, counts, gentle, task, self.progress)
+            head.calibrate(counts.bags, counts.bags.size, self.rng)
+        return head.accuracy(counts.held_out)
+
+    def _run(self, head: Head, counts: LayerCounts, schedule: Schedule, task: str, progress: Progress) -> float:
+        def report(epoch: EpochReport) -> None:
+            progress.advance(1, f"loss {epoch.loss:.4f}, held-out accuracy {epoch.accuracy:.4f}")
+
+        progress.begin(task, schedule.epochs, "epochs")
+        accuracy = head.fit(
+            counts.bags, counts.held_out, schedule, self.rng, self._class_weights(counts.bags, head.classifier.classes),
+            self.config.smoothing, self.config.decay, report,
+        )  # fmt: skip
+        progress.end()
+        return accuracy
+
+    def _head(self, counts: LayerCounts, network: Network) -> Head:
+        config = self.config
+        groups, regions = len(counts.patchers), counts.regions.count()
+        features = counts.bags.width + regions * (config.filters * groups + 1)
+        classifier = Classifier(features, config.hidden, len(network.classes), self.rng, config.dropout)
+        quantise = config.activation == "sign"
+        windows: list[np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = []
+        inputs: list[Standardiser] = []
+        for codebook in counts.codebooks:
+            if isinstance(codebook, ExactCodebook):
+                assert network.lookup is not None
+                windows.append(embed(codebook.windows, network.lookup))
+            else:
+                inputs.append(_inputs(codebook, quantise))
+                windows.append(inputs[-1](codebook.centroids))
+        filters: Filters
+        if inputs:
+            filters = VectorFilters(inputs, config.filters, self.rng, quantise)
+        else:
+            assert network.lookup is not None
+            tokens = max(int(network.lookup.max()), UNKNOWN) + 1
+            filters = TokenFilters(
+                tokens, config.dims, config.windows, config.filters, self.rng, self.workers, quantise
+            )
+        return Head(windows, filters, classifier, counts.regions, 1, config.activation, self.workers)
+
+    def _class_weights(self, bags: Bags, classes: int) -> Float32s:
+        """(classes,) weights ~ frequency ** -balance, 1 in the mean over the rows."""
+        _, names, rows = bags.label_counts()
+        share = np.bincount(names, rows, minlength=classes) / bags.rows
+        weights = np.where(share > 0, np.maximum(share, 1e-9) ** -self.config.balance, 1.0)
+        mean_one: Float32s = (weights / (weights * share).sum()).astype(np.float32)
+        return mean_one
+
+
+def _inputs(codebook: KMeans, quantise: bool) -> Standardiser:
+    """Signs are taken as they are, so that they stay bits."""
+    if quantise:
+        return Standardiser.none(codebook.dims)
+    return Standardiser.of(codebook.centroids, codebook.counts)

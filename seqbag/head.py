@@ -1,0 +1,228 @@
+"""Training of one layer: filters and an auxiliary classifier, on bags and the windows their codes stand for.
+
+An example's pooled activations are the count-weighted sum of the activations of its codes, so that each step applies
+the filters once to every distinct window in the batch and not to every window of every example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from seqbag.bags import Bags
+from seqbag.batch import Float32s, Int32s, Int64s
+from seqbag.classifier import Classifier, softmax
+from seqbag.features import pooled_features, pooled_gradient
+from seqbag.filters import Filters, Gradients
+from seqbag.kernels.filters import RELU, SIGN, TANH, activate, activation_gradient, gather_bags, sum_rows
+from seqbag.optimiser import Adam, one_cycle
+from seqbag.parallel import Workers
+from seqbag.regions import Regions
+
+Activation = Literal["relu", "tanh", "sign"]
+ACTIVATIONS: dict[Activation, int] = {"relu": RELU, "tanh": TANH, "sign": SIGN}
+_GRAIN = 256  # rows a thread takes at a time
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train. epochs over the rows, bags a step, peak learning rate."""
+
+    epochs: int
+    batch: int
+    rate: float
+
+    @staticmethod
+    def for_rows(rows: int, epochs: int | None = None) -> Schedule:
+        """What was measured to do well from 5,000 to 700,000 rows: about 1.2 million examples seen, 2 to 20 epochs."""
+        batch = int(2 ** np.clip(np.round(np.log2(max(rows, 1) / 100)), 6, 11))
+        chosen = epochs if epochs is not None else int(np.clip(round(1.2e6 / max(rows, 1)), 2, 20))
+        return Schedule(chosen, batch, 0.02 * (batch / 2048) ** 0.5)
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What is known after an epoch.
+
+    loss: mean training loss; accuracy: of the proxy, on held-out bags (NaN without).
+    """
+
+    epoch: int
+    epochs: int
+    loss: float
+    accuracy: float
+
+
+class Head:
+    """Filters + pooling + auxiliary classifier of one layer in training.
+
+    windows: per group, what the codes stand for: (codes, width) int32 tokens or (codes, d) float32 vectors.
+    """
+
+    def __init__(
+        self, windows: list[npt.NDArray[Any]], filters: Filters, classifier: Classifier, regions: Regions, axes: int,
+        activation: Activation, workers: Workers,
+    ) -> None:  # fmt: skip
+        self.windows, self.filters, self.classifier = windows, filters, classifier
+        self.regions, self.axes, self.activation, self.workers = regions, axes, ACTIVATIONS[activation], workers
+        self._slots = [np.full(len(rows), -1, np.int32) for rows in windows]
+        self._unique = [np.empty(len(rows), np.int32) for rows in windows]
+
+    def fit(
+        self, bags: Bags, held_out: Bags, schedule: Schedule, rng: np.random.Generator, class_weights: Float32s,
+        smoothing: float, decay: float, report: Callable[[EpochReport], None] | None = None,
+    ) -> float:  # fmt: skip
+        """Train on `bags`; returns the accuracy on `held_out`. class_weights: (classes,), mean 1 over the rows."""
+        optimiser = Adam({**self.filters.parameters, **self.classifier.parameters}, decay)
+        labels = _Labels(bags, self.classifier.classes, class_weights, smoothing)
+        steps_an_epoch = max(1, labels.visits // schedule.batch)
+        accuracy = float("nan")
+        for epoch in range(schedule.epochs):
+            losses = 0.0
+            for index, (chosen, target, weight) in enumerate(labels.epoch(rng, steps_an_epoch)):
+                rate = one_cycle(epoch * steps_an_epoch + index, schedule.epochs * steps_an_epoch, schedule.rate)
+                losses += self._step(bags, chosen, target, weight, optimiser, rate)
+            accuracy = self.accuracy(held_out)
+            if report is not None:
+                report(EpochReport(epoch + 1, schedule.epochs, losses / steps_an_epoch, accuracy))
+        return accuracy
+
+    def accuracy(self, bags: Bags, batch: int = 4096) -> float:
+        """Share of the rows in bags whose class is the likeliest."""
+        if bags.size == 0:
+            return float("nan")
+        pointers, classes, counts = bags.label_counts()
+        right = 0
+        for start in range(0, bags.size, batch):
+            chosen = np.arange(start, min(start + batch, bags.size))
+            best = self.classifier.logits(self.features(bags, chosen)).argmax(1)
+            nodes = slice(pointers[start], pointers[chosen[-1] + 1])
+            owner = np.repeat(chosen - start, np.diff(pointers[start : chosen[-1] + 2]))
+            right += int(counts[nodes][classes[nodes] == best[owner]].sum())
+        return right / bags.rows
+
+    def calibrate(self, bags: Bags, most: int, rng: np.random.Generator, batch: int = 4096) -> None:
+        """Set the statistics the classifier standardises by from at most `most` of the bags, by the rows in each."""
+        chosen = np.arange(bags.size)
+        if bags.size > most:
+            chosen = np.sort(rng.choice(bags.size, most, replace=False))
+        pointers, _, counts = bags.label_counts()
+        rows = np.diff(np.concatenate([[0], np.cumsum(counts)])[pointers])[chosen]
+        total = np.zeros(self.classifier.features)
+        square = np.zeros(self.classifier.features)
+        for start in range(0, len(chosen), batch):
+            part = slice(start, start + batch)
+            features = self.features(bags, chosen[part]).astype(np.float64)
+            total += rows[part] @ features
+            square += rows[part] @ np.square(features)
+        mean = total / rows.sum()
+        self.classifier.standardise(mean, np.maximum(square / rows.sum() - np.square(mean), 0))
+
+    def features(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> Float32s:
+        """(b, features) float32 of the bags chosen (b,)."""
+        return self._forward(bags, chosen)[0]
+
+    def _step(
+        self, bags: Bags, chosen: npt.NDArray[np.intp], target: Float32s, weight: Float32s, optimiser: Adam, rate: float
+    ) -> float:
+        features, sums, tapes = self._forward(bags, chosen)
+        logits, tape = self.classifier.training_pass(features)
+        probabilities = softmax(logits)
+        loss = -np.log(np.maximum(probabilities, np.float32(1e-12)))
+        mean_loss = float((loss * target).sum(1) @ weight / max(float(weight.sum()), 1e-12))
+        gradients = Gradients()
+        gradient = (probabilities * target.sum(1, keepdims=True) - target) * (weight / np.float32(len(chosen)))[:, None]
+        self._backward(self.classifier.backward(gradient, tape, gradients), bags, sums, tapes, gradients)
+        optimiser.step(gradients, rate)
+        return mean_loss
+
+    def _forward(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> tuple[Float32s, Float32s, list[Any]]:
+        """Features (b, features), nested sums (b, regions, groups * filters), and per group what `_backward` needs."""
+        dense = bags.dense[chosen].astype(np.float32)
+        if not self.windows:  # a classifier on the layers below alone
+            return dense, np.empty((len(chosen), 0, 0), np.float32), []
+        pooled, tapes = [], []
+        lengths = np.empty((0, 0), np.float32)
+        for group, windows in enumerate(self.windows):
+            by_segment, local, counts, known, by_code, segment_of, count_of = gather_bags(
+                bags.pointers, bags.codes, bags.counts, chosen, bags.spans, group * bags.regions, bags.regions,
+                self._slots[group], self._unique[group],
+            )  # fmt: skip
+            distinct = windows[self._unique[group][:known]]
+            before = self.filters.forward(group, distinct)
+            after = before if self.activation == RELU else before.copy()
+            activate(after, self.activation)
+            out = np.empty((len(by_segment) - 1, after.shape[1]), np.float32)
+            self._sum_rows(by_segment, local, counts, after, out)
+            pooled.append(out.reshape(len(chosen), bags.regions, -1))
+            tapes.append((distinct, before, after, by_code, segment_of, count_of))
+            if group == 0:
+                totals = np.concatenate([[0], np.cumsum(counts, dtype=np.float64)])
+                lengths = np.diff(totals[by_segment]).astype(np.float32).reshape(len(chosen), bags.regions)
+        sums = self.regions.nest(np.concatenate(pooled, axis=2))
+        lengths = self.regions.nest(lengths[:, :, None])[:, :, 0]
+        return np.concatenate([dense, pooled_features(sums, lengths)], axis=1), sums, tapes
+
+    def _backward(self, gradient: Float32s, bags: Bags, sums: Float32s, tapes: list[Any], into: Gradients) -> None:
+        if not tapes:
+            return
+        slopes = self.regions.nest_gradient(pooled_gradient(gradient[:, bags.width :], sums))
+        edges = np.cumsum([0] + [tape[2].shape[1] for tape in tapes])
+        for group, (distinct, before, after, by_code, segment_of, count_of) in enumerate(tapes):
+            own = np.ascontiguousarray(slopes[:, :, edges[group] : edges[group + 1]]).reshape(-1, after.shape[1])
+            change = np.empty_like(after)
+            self._sum_rows(by_code, segment_of, count_of, own, change)
+            activation_gradient(before, after, self.activation, 0, len(change), change)
+            self.filters.backward(group, distinct, change, into)
+
+    def _sum_rows(self, pointers: Int32s, indexes: Int32s, weights: Float32s, rows: Float32s, out: Float32s) -> None:
+        self.workers.split(
+            len(out), lambda start, stop: sum_rows(pointers, indexes, weights, rows, start, stop, out), _GRAIN
+        )
+
+
+class _Labels:
+    """Label distributions of bags, and the order they are visited in.
+
+    A bag that stands for w rows is visited w times an epoch, as its rows would be; visits that fall into one batch are
+    one bag of that weight. Over `_MOST_VISITS` rows, each visit stands for several rows, so the order stays small.
+    """
+
+    _MOST_VISITS = 4_000_000
+
+    def __init__(self, bags: Bags, classes: int, class_weights: Float32s, smoothing: float) -> None:
+        self.classes, self.class_weights, self.smoothing = classes, class_weights, np.float32(smoothing)
+        self.pointers, self.label_classes, self.counts = bags.label_counts()
+        totals = np.concatenate([[0], np.cumsum(self.counts)])
+        self.rows: Int64s = np.diff(totals[self.pointers])
+        share = min(1.0, self._MOST_VISITS / max(int(self.rows.sum()), 1))
+        self.times: Int64s = np.ceil(self.rows * share).astype(np.int64)
+        self.visits = int(self.times.sum())
+
+    def epoch(self, rng: np.random.Generator, steps: int) -> Any:
+        """Yield (bags (b,), target (b, classes), weight (b,)) per step. Weights are in rows a mean visit stands for."""
+        order = np.repeat(np.arange(len(self.times), dtype=np.int32), self.times)
+        rng.shuffle(order)
+        unit = self.visits / max(int(self.rows.sum()), 1)
+        for part in np.array_split(order, steps):
+            chosen, visits = np.unique(part, return_counts=True)
+            weight = visits * (self.rows[chosen] / self.times[chosen]) * unit * (len(chosen) / len(part))
+            yield chosen.astype(np.intp), self._targets(chosen), weight.astype(np.float32)
+
+    def _targets(self, chosen: npt.NDArray[np.integer[Any]]) -> Float32s:
+        """(b, classes) label distributions, smoothed; each class's share times its weight."""
+        starts, stops = self.pointers[chosen], self.pointers[chosen + 1]
+        lengths = stops - starts
+        owner = np.repeat(np.arange(len(chosen)), lengths)
+        nodes = np.arange(len(owner)) + np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+        classes = self.label_classes[nodes]
+        share = self.counts[nodes] / self.rows[chosen][owner] * self.class_weights[classes]
+        target = np.zeros((len(chosen), self.classes), np.float32)
+        target[owner, classes] = share
+        target *= 1 - self.smoothing
+        target += target.sum(1, keepdims=True) * (self.smoothing / (1 - self.smoothing) / self.classes)
+        return target

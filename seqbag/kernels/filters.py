@@ -1,0 +1,154 @@
+"""What the head does per step: bags to local codes, codes to activations, activations to pooled sums, and back.
+
+All arrays are contiguous; activations and gradients are float32, one row a code or segment and one column a filter.
+Kernels take a half-open range of filters or rows, so that threads split the work without changing any sum's order.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+RELU, TANH, SIGN = 0, 1, 2
+
+
+@njit(cache=True, nogil=True)
+def gather_bags(
+    pointers: Any, codes: Any, counts: Any, bags: Any, spans: int, first: int, regions: int, slots: Any, unique: Any
+) -> Any:
+    """Entries of one group of a batch of bags, with codes renumbered from 0 in the order met, by segment and by code.
+
+    bags: (b,) int; first: the group's first span inside a bag; slots: (codebook,) int32 of -1, left so; unique:
+    (codebook,) int32 out. Returns (segment pointers (b * regions + 1,), local codes, counts float32, number of local
+    codes, code pointers, segments by code, counts by code).
+    """
+    entries = 0
+    for bag in bags:
+        entries += pointers[bag * spans + first + regions] - pointers[bag * spans + first]
+    by_segment = np.zeros(len(bags) * regions + 1, np.int32)
+    local = np.empty(entries, np.int32)
+    weight = np.empty(entries, np.float32)
+    at = 0
+    known = 0
+    for j in range(len(bags)):
+        for r in range(regions):
+            span = bags[j] * spans + first + r
+            for e in range(pointers[span], pointers[span + 1]):
+                code = codes[e]
+                if slots[code] < 0:
+                    slots[code] = known
+                    unique[known] = code
+                    known += 1
+                local[at] = slots[code]
+                weight[at] = counts[e]
+                at += 1
+            by_segment[j * regions + r + 1] = at
+    by_code = np.zeros(known + 1, np.int32)
+    for e in range(entries):
+        by_code[local[e] + 1] += 1
+    for v in range(known):
+        slots[unique[v]] = -1
+        by_code[v + 1] += by_code[v]
+    place = by_code.copy()
+    segment_of = np.empty(entries, np.int32)
+    weight_of = np.empty(entries, np.float32)
+    for s in range(len(bags) * regions):
+        for e in range(by_segment[s], by_segment[s + 1]):
+            v = local[e]
+            segment_of[place[v]] = s
+            weight_of[place[v]] = weight[e]
+            place[v] += 1
+    return by_segment, local, weight, known, by_code, segment_of, weight_of
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def add_rows(tables: Any, tokens: Any, bias: Any, start: int, stop: int, out: Any) -> None:
+    """out[v] = bias + sum over p of tables[p, tokens[v, p]] for filters start .. stop: a convolution by look-up.
+
+    tables: (width, tokens, filters) float32; tokens: (m, width) int32; out: (m, filters).
+    """
+    for v in range(len(tokens)):
+        for f in range(start, stop):
+            out[v, f] = bias[f]
+        for p in range(tokens.shape[1]):
+            t = tokens[v, p]
+            for f in range(start, stop):
+                out[v, f] += tables[p, t, f]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def scatter_rows(gradient: Any, tokens: Any, start: int, stop: int, tables: Any) -> None:
+    """Adjoint of `add_rows`: add gradient[v] to tables[p, tokens[v, p]] for filters start .. stop."""
+    for v in range(len(tokens)):
+        for p in range(tokens.shape[1]):
+            t = tokens[v, p]
+            for f in range(start, stop):
+                tables[p, t, f] += gradient[v, f]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def activate(values: Any, kind: int) -> None:
+    """Apply the activation in place. values: (m, filters). A sign counts as 1 above zero, else 0."""
+    flat = values.reshape(-1)
+    if kind == RELU:
+        for i in range(len(flat)):
+            flat[i] = max(flat[i], np.float32(0))
+    elif kind == TANH:
+        for i in range(len(flat)):
+            flat[i] = np.tanh(flat[i])
+    else:
+        for i in range(len(flat)):
+            flat[i] = np.float32(1) if flat[i] > 0 else np.float32(0)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def activation_gradient(before: Any, after: Any, kind: int, start: int, stop: int, gradient: Any) -> None:
+    """Multiply gradient by the activation's slope, in place, for rows start .. stop.
+
+    before: values before the activation (used by sign: straight through where |before| <= 1, Hubara et al. 2016,
+    arXiv 1602.02830, halved as the step is from 0 to 1); after: values after it.
+    """
+    for v in range(start, stop):
+        if kind == RELU:
+            for f in range(gradient.shape[1]):
+                gradient[v, f] = gradient[v, f] if after[v, f] > 0 else np.float32(0)
+        elif kind == TANH:
+            for f in range(gradient.shape[1]):
+                gradient[v, f] *= np.float32(1) - after[v, f] * after[v, f]
+        else:
+            for f in range(gradient.shape[1]):
+                gradient[v, f] = gradient[v, f] * np.float32(0.5) if abs(before[v, f]) <= 1 else np.float32(0)
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def sum_rows(pointers: Any, indexes: Any, weights: Any, rows: Any, start: int, stop: int, out: Any) -> None:
+    """out[s] = sum of weights[e] * rows[indexes[e]] over the entries e of s, for s in start .. stop.
+
+    A sparse matrix in row order times a dense one. Forward: segments from codes; backward: codes from segments.
+    """
+    for s in range(start, stop):
+        for f in range(rows.shape[1]):
+            out[s, f] = 0
+        for e in range(pointers[s], pointers[s + 1]):
+            weight = weights[e]
+            row = indexes[e]
+            for f in range(rows.shape[1]):
+                out[s, f] += weight * rows[row, f]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def adam_step(
+    values: Any, gradient: Any, mean: Any, square: Any, rate: float, beta1: float, beta2: float, decay: float
+) -> None:
+    """One Adam step (Kingma and Ba 2015, arXiv 1412.6980) on flat float32 arrays, weight decay decoupled.
+
+    rate: already divided by the bias corrections.
+    """
+    b1, b2 = np.float32(beta1), np.float32(beta2)
+    one, rate32, shrink = np.float32(1), np.float32(rate), np.float32(1 - decay)
+    for i in range(len(values)):
+        mean[i] = b1 * mean[i] + (one - b1) * gradient[i]
+        square[i] = b2 * square[i] + (one - b2) * gradient[i] * gradient[i]
+        values[i] = values[i] * shrink - rate32 * mean[i] / (np.sqrt(square[i]) + np.float32(1e-8))

@@ -1,0 +1,120 @@
+"""A frozen layer: convolution, activation, pooling over regions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from seqbag.batch import Float32s, Int32s, Int64s
+from seqbag.head import ACTIVATIONS, Activation
+from seqbag.kernels.filters import SIGN, activate, add_rows, sum_rows
+from seqbag.patches import Patcher, gather
+from seqbag.regions import Regions
+
+
+@dataclass(frozen=True)
+class Maps:
+    """n examples on their sites. values: (sites,) int32 embedding rows, or (sites, channels) float32 or uint8.
+
+    offsets: (n + 1,) int64, example i has the sites offsets[i] .. offsets[i + 1], from 0; grid: the fixed n-d shape of
+    each example's sites in row-major order, None for sequences.
+    """
+
+    values: npt.NDArray[np.generic]
+    offsets: Int64s
+    grid: tuple[int, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def windows(self, patcher: Patcher) -> tuple[npt.NDArray[np.generic], Int64s, tuple[int, ...] | None]:
+        """Windows (out_sites, window * channels), the offsets of the output sites, and their grid."""
+        if self.grid is None:
+            index, offsets = patcher.ragged_index(self.offsets)
+            return gather(self.values, index), offsets, None
+        index = patcher.grid_index(self.grid)
+        per_example = self.values.reshape(len(self), int(np.prod(self.grid)), -1)
+        offsets = np.arange(len(self) + 1, dtype=np.int64) * len(index)
+        return gather(per_example, index), offsets, patcher.out_shape(self.grid)
+
+    def part(self, start: int, stop: int) -> Maps:
+        """Examples start .. stop."""
+        first, last = self.offsets[start], self.offsets[stop]
+        return Maps(self.values[first:last], self.offsets[start : stop + 1] - first, self.grid)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights of one layer. Group g is one window with its filters.
+
+    patchers: per group; weights: per group (window * channels, F) float32; biases: (F,); embedding: (tokens, dims) for
+    a layer over token rows, None over vectors; regions: what is pooled for the classifier.
+    """
+
+    patchers: tuple[Patcher, ...]
+    weights: tuple[Float32s, ...]
+    biases: tuple[Float32s, ...]
+    activation: Activation
+    regions: Regions
+    embedding: Float32s | None = None
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output: filters of all groups."""
+        return sum(len(bias) for bias in self.biases)
+
+    def features(self, axes: int = 1) -> int:
+        """Number of pooled features: each channel, and the length, of each region."""
+        return self.regions.count(axes) * (self.channels + 1)
+
+    @cached_property
+    def tables(self) -> tuple[Float32s, ...]:
+        """Per group (width, tokens, F): what each token adds at each place of the window."""
+        assert self.embedding is not None
+        return tuple(
+            np.stack([self.embedding @ block for block in np.split(weights, patcher.window[0])])
+            for patcher, weights in zip(self.patchers, self.weights, strict=True)
+        )
+
+    def forward(self, maps: Maps) -> Maps:
+        """The activations (sites, channels) float32 of every site. A sign is 0 or 1 here; see `next_input`."""
+        out, offsets, grid = [], maps.offsets, maps.grid
+        for group, patcher in enumerate(self.patchers):
+            windows, offsets, grid = maps.windows(patcher)
+            if self.embedding is None:
+                values = windows.astype(np.float32, copy=False) @ self.weights[group] + self.biases[group]
+            else:
+                bias = self.biases[group]
+                values = np.empty((len(windows), len(bias)), np.float32)
+                add_rows(self.tables[group], windows, bias, 0, len(bias), values)
+            activate(values, ACTIVATIONS[self.activation])
+            out.append(values)
+        return Maps(np.concatenate(out, axis=1) if len(out) > 1 else out[0], offsets, grid)
+
+    def next_input(self, maps: Maps) -> Maps:
+        """Activations as the next layer takes them: signs are -1 and +1, so that they are a bit each."""
+        if ACTIVATIONS[self.activation] != SIGN:
+            return maps
+        values = maps.values.astype(np.float32, copy=False)
+        return Maps(values * np.float32(2) - np.float32(1), maps.offsets, maps.grid)
+
+    def pool(self, maps: Maps) -> tuple[Float32s, Float32s]:
+        """Sums (n, regions, channels) of the activations over the regions, and the regions' lengths (n, regions)."""
+        axes = 1 if maps.grid is None else len(maps.grid)
+        regions = self.regions.count(axes)
+        segments = self.regions.segments(maps.offsets, maps.grid)
+        spans = np.repeat(np.arange(len(maps), dtype=np.int64) * regions, np.diff(maps.offsets)) + segments
+        order = np.argsort(spans, kind="stable").astype(np.int32)
+        pointers = np.searchsorted(spans[order], np.arange(len(maps) * regions + 1)).astype(np.int32)
+        sums = np.empty((len(maps) * regions, self.channels), np.float32)
+        sum_rows(pointers, order, np.ones(len(order), np.float32), maps.values, 0, len(sums), sums)
+        lengths = self.regions.lengths(np.diff(maps.offsets), axes)
+        return self.regions.nest(sums.reshape(len(maps), regions, -1)), lengths
+
+
+def embed(ids: Int32s, lookup: Int32s) -> Int32s:
+    """Hashed token ids (sites,) to rows of the embedding; lookup: (vocabulary,) int32."""
+    return lookup[ids]

@@ -1,0 +1,88 @@
+"""A trained net: token embedding, frozen layers, and the classifier over the pooled features of all layers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from seqbag.batch import Float32s, ImageColumn, Int32s, TextColumn, TokensColumn
+from seqbag.classifier import Classifier, softmax
+from seqbag.config import TrainConfig
+from seqbag.errors import DataError
+from seqbag.features import pooled_features
+from seqbag.layer import Layer, Maps, embed
+from seqbag.tokens import Encoder
+
+_SITES = 4096  # sites that go through the layers at once, so that their activations stay in the cache
+
+
+@dataclass
+class Network:
+    """Layers and what is around them.
+
+    lookup: (vocabulary,) int32, the embedding row of each hashed token id: 0 padding, 1 any token not seen in training;
+    None for images. classes: the labels' text, sorted.
+    """
+
+    config: TrainConfig
+    classes: tuple[str, ...]
+    lookup: Int32s | None
+    layers: list[Layer] = field(default_factory=list)
+    classifier: Classifier | None = None
+
+    def encode(self, column: TextColumn | TokensColumn | ImageColumn) -> Maps:
+        """Rows as a source yields them to the first layer's input."""
+        if isinstance(column, ImageColumn):
+            grid = column.pixels.shape[1:-1]
+            sites = int(np.prod(grid))
+            offsets = np.arange(len(column) + 1, dtype=np.int64) * sites
+            return Maps(column.pixels.reshape(-1, column.pixels.shape[-1]), offsets, grid)
+        if self.lookup is None:
+            raise DataError("the model was trained on images and the source holds text: name an image column")
+        ids, offsets = Encoder(self.config.tokenizer, self.config.vocabulary).encode(column)
+        return Maps(embed(ids, self.lookup), offsets)
+
+    def features(self, maps: Maps) -> Float32s:
+        """Pooled features (n, d) float32 of all layers."""
+        parts = [self._features(part)[0] for part in _parts(maps)]
+        if not parts:
+            return np.empty((0, sum(layer.features(_axes(maps)) for layer in self.layers)), np.float32)
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+    def forward(self, maps: Maps) -> tuple[Float32s, Maps]:
+        """Pooled features of all layers, and the last layer's output as the next layer's input."""
+        pieces = [self._features(part) for part in _parts(maps)] or [self._features(maps)]
+        features, outputs = [piece[0] for piece in pieces], [piece[1] for piece in pieces]
+        lengths = np.concatenate([np.diff(output.offsets) for output in outputs])
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return np.concatenate(features), Maps(np.concatenate([o.values for o in outputs]), offsets, outputs[0].grid)
+
+    def logits(self, column: TextColumn | TokensColumn | ImageColumn) -> Float32s:
+        """(n, classes) float32."""
+        assert self.classifier is not None
+        return self.classifier.logits(self.features(self.encode(column)))
+
+    def probabilities(self, column: TextColumn | TokensColumn | ImageColumn) -> Float32s:
+        """(n, classes) float32, rows sum to 1."""
+        return softmax(self.logits(column))
+
+    def _features(self, maps: Maps) -> tuple[Float32s, Maps]:
+        features = [np.empty((len(maps), 0), np.float32)]
+        for layer in self.layers:
+            activations = layer.forward(maps)
+            features.append(pooled_features(*layer.pool(activations)))
+            maps = layer.next_input(activations)
+        return np.concatenate(features, axis=1), maps
+
+
+def _parts(maps: Maps) -> list[Maps]:
+    """The maps in runs of whole examples of about `_SITES` sites."""
+    starts = np.searchsorted(maps.offsets, np.arange(0, int(maps.offsets[-1]) + 1, _SITES))
+    edges = np.unique(np.concatenate([[0], starts, [len(maps)]]))
+    return [maps.part(start, stop) for start, stop in pairwise(edges)]
+
+
+def _axes(maps: Maps) -> int:
+    return 1 if maps.grid is None else len(maps.grid)

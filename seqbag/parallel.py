@@ -1,0 +1,38 @@
+"""Threads for kernels that release the lock. Work is split by index ranges, so results do not depend on the number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from types import TracebackType
+from typing import Self
+
+
+class Workers:
+    """A pool of `threads` threads, the caller's own among them. A context manager; ends with the block."""
+
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+        self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
+
+    def split(self, total: int, work: Callable[[int, int], None], grain: int = 1) -> None:
+        """Call work(start, stop) on ranges that cover 0 .. total, one a thread, each a multiple of `grain` long."""
+        if self._pool is None or total <= grain:
+            work(0, total)
+            return
+        parts = min(self.threads, -(-total // grain))
+        edges = [min(total, -(-total * part // parts // grain) * grain) for part in range(parts)] + [total]
+        futures = [self._pool.submit(work, start, stop) for start, stop in pairwise(edges[1:])]
+        work(edges[0], edges[1])
+        for future in futures:
+            future.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pool is not None:
+            self._pool.shutdown()

@@ -1,0 +1,178 @@
+"""What one streaming pass over the data keeps: labels, held-out rows, a row sample, and the counts of a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from seqbag.bags import Bags, Halves
+from seqbag.batch import ImageColumn, Int32s, LabelColumn, Rows, Source
+from seqbag.codebook import ExactCodebook
+from seqbag.errors import DataError
+from seqbag.kmeans import KMeans
+from seqbag.layer import Maps
+from seqbag.patches import Patcher
+from seqbag.progress import Progress
+from seqbag.regions import Regions
+
+BATCH_ROWS = 8192
+_MOST_CLASSES = 65_536
+
+
+class ClassIndex:
+    """Class numbers of label texts, in the order they are first met; `order` sorts them at the end."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+
+    def update(self, labels: LabelColumn | None, first_row: int) -> Int32s:
+        """Class numbers (n,) int32. Raises DataError for a null label, or more classes than can be meant."""
+        if labels is None:
+            raise DataError("the source has no labels: name the column with --label")
+        missing = np.flatnonzero(labels.codes < 0)
+        if len(missing):
+            raise DataError(
+                f"row {first_row + int(missing[0]) + 1} has no label ({len(missing)} in this batch): "
+                'leave such rows out with --where "LABEL IS NOT NULL"'
+            )
+        table = np.empty(len(labels.names), np.int32)
+        for code, name in enumerate(labels.names):  # a batch's dictionary, not its rows
+            table[code] = self.numbers.setdefault(name, len(self.numbers))
+        if len(self.numbers) > _MOST_CLASSES:
+            raise DataError(f"the label column has over {_MOST_CLASSES} distinct values: is it the right column?")
+        return table[labels.codes]
+
+    def order(self) -> tuple[tuple[str, ...], Int32s]:
+        """The class texts sorted, and for each number so far its place in them. Raises DataError for fewer than 2."""
+        names = tuple(sorted(self.numbers))
+        if len(names) < 2:
+            found = f"only {names[0]!r}" if names else "no rows"
+            raise DataError(f"the label column holds {found}: training needs rows of two classes or more")
+        places = {name: place for place, name in enumerate(names)}
+        return names, np.array([places[name] for name in self.numbers], np.int32)
+
+
+def hold_out(first_row: int, rows: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """Which rows are kept for validation: by a hash of the row's number, so the same in every pass and batching."""
+    return _scatter(np.arange(first_row, first_row + rows), seed) < np.uint64(fraction * 2.0**64 * (1 - 2.0**-53))
+
+
+def _scatter(numbers: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
+    """64 well-mixed bits of each number (SplitMix64: Steele et al. 2014, doi 10.1145/2660193.2660195)."""
+    with np.errstate(over="ignore"):
+        bits = (numbers.astype(np.uint64) + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
+        bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: npt.NDArray[np.uint64] = bits ^ (bits >> np.uint64(31))
+    return mixed
+
+
+class RowSample:
+    """A uniform sample of rows, those with the smallest hashes of their number: the same in any order or sharding."""
+
+    def __init__(self, rows: int, seed: int) -> None:
+        self.rows, self.seed = rows, seed
+        self._kept: list[tuple[npt.NDArray[np.uint64], Maps]] = []
+        self._limit = np.uint64(2**64 - 1)
+        self._held = 0
+
+    def update(self, maps: Maps, first_row: int) -> None:
+        """Offer the rows of a batch, numbered from first_row."""
+        keys = _scatter(np.arange(first_row, first_row + len(maps)), self.seed + 1)
+        chosen = np.flatnonzero(keys <= self._limit)
+        if len(chosen):
+            self._kept.append((keys[chosen], take(maps, chosen)))
+            self._held += len(chosen)
+        if self._held > 2 * self.rows:
+            self._shrink()
+
+    def maps(self) -> Maps:
+        """The sampled rows."""
+        self._shrink()
+        return self._kept[0][1]
+
+    def _shrink(self) -> None:
+        keys = np.concatenate([part[0] for part in self._kept])
+        order = np.argsort(keys, kind="stable")[: self.rows]
+        self._kept = [(keys[order], take(concatenate([part[1] for part in self._kept]), order))]
+        self._held = len(order)
+        if self._held == self.rows:
+            self._limit = keys[order[-1]]
+
+
+def take(maps: Maps, rows: npt.NDArray[np.intp]) -> Maps:
+    """The examples named by rows, in that order."""
+    lengths = np.diff(maps.offsets)[rows]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    sites = np.arange(offsets[-1]) + np.repeat(maps.offsets[:-1][rows] - offsets[:-1], lengths)
+    return Maps(maps.values[sites], offsets, maps.grid)
+
+
+def concatenate(parts: list[Maps]) -> Maps:
+    """The examples of all parts."""
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Maps(np.concatenate([part.values for part in parts]), offsets, parts[0].grid)
+
+
+@dataclass
+class LayerCounts:
+    """The statistics of one layer's pass: codebooks, bags to train on, held-out bags.
+
+    patches: windows seen in all groups.
+    """
+
+    patchers: tuple[Patcher, ...]
+    codebooks: Sequence[ExactCodebook | KMeans]
+    regions: Regions
+    bags: Bags
+    held_out: Bags
+    patches: int = 0
+
+    def update(self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves) -> None:
+        """Count a batch: its windows into the codebooks, its examples into the bags."""
+        codes, offsets, grid = [], maps.offsets, maps.grid
+        for patcher, codebook in zip(self.patchers, self.codebooks, strict=True):
+            windows, offsets, grid = maps.windows(patcher)
+            codes.append(_codes(codebook, windows))
+            self.patches += len(windows)
+        segments = self.regions.segments(offsets, grid)
+        table = np.stack(codes) if codes else np.empty((0, len(segments)), np.int32)
+        for bags, rows in ((self.bags, np.flatnonzero(~held)), (self.held_out, np.flatnonzero(held))):
+            lengths = np.diff(offsets)[rows]
+            starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+            sites = np.arange(starts[-1]) + np.repeat(offsets[:-1][rows] - starts[:-1], lengths)
+            bags.update(np.ascontiguousarray(table[:, sites]), segments[sites], starts, labels[rows], dense[rows])
+
+
+def _codes(codebook: ExactCodebook | KMeans, windows: npt.NDArray[Any]) -> Int32s:
+    """Codes of the windows, counted in the codebook."""
+    if isinstance(codebook, ExactCodebook):
+        return codebook.update(windows)
+    codes = codebook.assign(windows.astype(np.float32, copy=False))
+    codebook.add(windows.astype(np.float32, copy=False), codes)
+    return codes
+
+
+def stream(source: Source, progress: Progress, task: str) -> Iterator[tuple[int, Rows]]:
+    """Batches of a source with the number of their first row, shown as progress. Raises DataError without rows."""
+    progress.begin(task, source.rows, "rows")
+    first = 0
+    for rows in source.batches(BATCH_ROWS if source.kind != "image" else BATCH_ROWS // 16):
+        yield first, rows
+        first += len(rows)
+        progress.advance(len(rows))
+    progress.end()
+    if first == 0:
+        raise DataError(f"{source.describe()} has no rows: there is nothing to read")
+
+
+def empty_input(rows: Rows) -> bool:
+    """Whether a batch holds no text at all (images always hold pixels)."""
+    if isinstance(rows.input, ImageColumn):
+        return False
+    return bool(rows.input.offsets[-1] == rows.input.offsets[0])

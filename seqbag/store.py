@@ -1,0 +1,233 @@
+"""Model files: safetensors with a JSON description in the header. Loading one executes nothing.
+
+Layout (format 1). The header's metadata has one entry `seqbag`, JSON: format, version, config, classes, columns (what
+input and label were read from), report (the training figures), layers (windows, strides, padding, regions, activation)
+and hidden (units of the classifier). Tensors:
+
+| name                                | shape, dtype                          | what                                  |
+|-------------------------------------|---------------------------------------|---------------------------------------|
+| tokens.ids                          | (tokens - 2,) int32, rising           | hashed id of embedding row i + 2      |
+| tokens.text, tokens.text_ends       | (bytes,) uint8, (tokens - 2,) int64   | UTF-8 text of each                    |
+| layers.L.embedding                  | (tokens, dims) float32                | first layer over tokens               |
+| layers.L.weights.G, layers.L.bias.G | (inputs, filters), (filters,) float32 | filters of group G                    |
+| classifier.*                        | float32                               | mean, variance, hidden, out, biases   |
+| windows.G, window_counts.G          | (m, width) int32, (m,) int64          | commonest windows, for `inspect`      |
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors
+import safetensors.numpy
+
+from seqbag import __version__
+from seqbag.batch import Int32s, Int64s
+from seqbag.classifier import Classifier
+from seqbag.config import TrainConfig
+from seqbag.errors import DataError, ModelError
+from seqbag.layer import Layer
+from seqbag.network import Network
+from seqbag.patches import Patcher
+from seqbag.regions import Regions
+
+FORMAT = 1
+_KEY = "seqbag"
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass
+class Model:
+    """A trained net and what is known about it.
+
+    columns: `kind`, `input` and `label`, as read in training; report: the JSON that `train` printed; texts: of the
+    embedding's rows from row 2 on; windows, window_counts: the commonest windows of each group, in embedding rows.
+    """
+
+    network: Network
+    columns: dict[str, Any]
+    report: dict[str, Any]
+    texts: list[str] = field(default_factory=list)
+    windows: list[Int32s] = field(default_factory=list)
+    window_counts: list[Int64s] = field(default_factory=list)
+
+
+def save(model: Model, path: Path) -> int:
+    """Write a model file; it appears whole or not at all. Returns its bytes. Raises DataError if it cannot."""
+    data = to_bytes(model)
+    write_atomically(path, data)
+    return len(data)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file beside its place and move it there. Raises DataError naming the path and the cause."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise DataError(f"{path} cannot be written ({error.strerror}): choose another place with --out") from error
+
+
+def to_bytes(model: Model) -> bytes:
+    """The model file's content."""
+    network = model.network
+    assert network.classifier is not None
+    description = {
+        "format": FORMAT,
+        "version": __version__,
+        "config": network.config.to_json(),
+        "classes": list(network.classes),
+        "columns": model.columns,
+        "report": model.report,
+        "layers": [_describe(layer) for layer in network.layers],
+        "hidden": network.classifier.hidden,
+    }
+    arrays: Arrays = {}
+    if network.lookup is not None:
+        ids = np.flatnonzero(network.lookup > 1).astype(np.int32)
+        encoded = [text.encode() for text in model.texts]
+        arrays["tokens.ids"] = ids
+        arrays["tokens.text"] = np.frombuffer(b"".join(encoded), np.uint8)
+        arrays["tokens.text_ends"] = np.cumsum([len(text) for text in encoded], dtype=np.int64)
+    for number, layer in enumerate(network.layers):
+        if layer.embedding is not None:
+            arrays[f"layers.{number}.embedding"] = layer.embedding
+        for group, (weights, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
+            arrays[f"layers.{number}.weights.{group}"], arrays[f"layers.{number}.bias.{group}"] = weights, bias
+    arrays |= {f"classifier.{name}": value for name, value in network.classifier.parameters.items()}
+    arrays |= {"classifier.mean": network.classifier.mean, "classifier.variance": network.classifier.variance}
+    for group, (windows, counts) in enumerate(zip(model.windows, model.window_counts, strict=True)):
+        arrays[f"windows.{group}"], arrays[f"window_counts.{group}"] = windows, counts
+    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    return safetensors.numpy.save(contiguous, {_KEY: json.dumps(description, sort_keys=True)})
+
+
+def load(path: Path) -> Model:
+    """Read a model file. Raises ModelError with one line if it is missing, damaged, foreign or too new."""
+    description, arrays = read_tensors(path)
+    try:
+        return _from_parts(description, arrays)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ModelError(f"{path} is damaged ({type(error).__name__}: {error}): restore it or train again") from error
+
+
+def read_tensors(path: Path, key: str = _KEY) -> tuple[dict[str, Any], Arrays]:
+    """The description and the arrays of a file of ours. Raises ModelError."""
+    if not path.is_file():
+        raise ModelError(f"{path} does not exist: give the file that `seqbag train --out` wrote")
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            description = json.loads((file.metadata() or {}).get(key, "null"))
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, ValueError, OSError, TypeError, KeyError) as error:
+        raise ModelError(f"{path} is not a model file ({error}): give a file that `seqbag train` wrote") from error
+    if not isinstance(description, dict) or not isinstance(description.get("format"), int):
+        raise ModelError(f"{path} is a safetensors file but not a seqbag model: give a file that `seqbag train` wrote")
+    if description["format"] > FORMAT:
+        raise ModelError(
+            f"{path} has format {description['format']}, newer than the {FORMAT} this seqbag {__version__} reads: "
+            "update seqbag"
+        )
+    return description, arrays
+
+
+def _describe(layer: Layer) -> dict[str, Any]:
+    patchers = layer.patchers
+    return {
+        "windows": [list(patcher.window) for patcher in patchers],
+        "strides": [list(patcher.stride) for patcher in patchers],
+        "padding": patchers[0].padding,
+        "regions": str(layer.regions),
+        "activation": layer.activation,
+    }
+
+
+def _from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
+    config = TrainConfig.from_json(description["config"])
+    classes = tuple(str(name) for name in description["classes"])
+    lookup, texts = _tokens(arrays, config.vocabulary)
+    network = Network(config, classes, lookup)
+    inputs: int | None = None
+    for number, values in enumerate(description["layers"]):
+        layer = _layer(number, values, arrays, inputs)
+        network.layers.append(layer)
+        inputs = layer.channels
+    features = sum(layer.features(len(layer.patchers[0].window)) for layer in network.layers)
+    network.classifier = _classifier(arrays, features, int(description["hidden"]), len(classes))
+    first = network.layers[0]
+    if first.embedding is not None and (lookup is None or len(first.embedding) <= int(lookup.max())):
+        raise ValueError("the embedding has fewer rows than there are tokens")
+    groups = range(len(first.patchers)) if "windows.0" in arrays else range(0)
+    windows = [_checked(arrays, f"windows.{group}", np.int32, 2) for group in groups]
+    counts = [_checked(arrays, f"window_counts.{group}", np.int64, 1) for group in groups]
+    rows = len(first.embedding) if first.embedding is not None else 0
+    if any(part.size and not 0 <= part.min() <= part.max() < rows for part in windows):
+        raise ValueError("the windows name tokens that do not exist")
+    return Model(network, dict(description["columns"]), dict(description["report"]), texts, windows, counts)
+
+
+def _tokens(arrays: Arrays, vocabulary: int) -> tuple[Int32s | None, list[str]]:
+    if "tokens.ids" not in arrays:
+        return None, []
+    ids, ends = _checked(arrays, "tokens.ids", np.int32, 1), _checked(arrays, "tokens.text_ends", np.int64, 1)
+    data = _checked(arrays, "tokens.text", np.uint8, 1).tobytes()
+    starts = np.concatenate([[0], ends])
+    if len(ids) and (np.any(np.diff(ids) <= 0) or ids[0] < 1 or ids[-1] >= vocabulary):
+        raise ValueError("the token ids are out of range")
+    if len(ends) != len(ids) or np.any(np.diff(starts) < 0) or starts[-1] != len(data):
+        raise ValueError("the token texts do not fit the tokens")
+    lookup = np.full(vocabulary, 1, np.int32)
+    lookup[0] = 0
+    lookup[ids] = np.arange(2, 2 + len(ids), dtype=np.int32)
+    texts = [data[a:b].decode("utf-8", "replace") for a, b in pairwise(starts)]
+    return lookup, texts
+
+
+def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | None) -> Layer:
+    patchers = tuple(
+        Patcher(tuple(window), tuple(stride), values["padding"])
+        for window, stride in zip(values["windows"], values["strides"], strict=True)
+    )
+    embedding = _checked(arrays, f"layers.{number}.embedding", np.float32, 2) if number == 0 else None
+    channels = inputs if embedding is None else embedding.shape[1]
+    weights, biases = [], []
+    for group, patcher in enumerate(patchers):
+        weights.append(_checked(arrays, f"layers.{number}.weights.{group}", np.float32, 2))
+        biases.append(_checked(arrays, f"layers.{number}.bias.{group}", np.float32, 1))
+        if weights[-1].shape != (int(np.prod(patcher.window)) * int(channels or 0), len(biases[-1])):
+            raise ValueError(f"the weights of layer {number + 1} do not fit its windows")
+    regions = Regions.parse(str(values["regions"]))
+    return Layer(patchers, tuple(weights), tuple(biases), values["activation"], regions, embedding)
+
+
+def _classifier(arrays: Arrays, features: int, hidden: int, classes: int) -> Classifier:
+    classifier = Classifier(features, hidden, classes, np.random.default_rng(0))
+    for name, value in classifier.parameters.items():
+        value[...] = _checked(arrays, f"classifier.{name}", np.float32, value.ndim, value.shape)
+    mean, variance = (_checked(arrays, f"classifier.{n}", np.float32, 1, (features,)) for n in ("mean", "variance"))
+    classifier.standardise(mean, variance)
+    return classifier
+
+
+def _checked(
+    arrays: Arrays, name: str, dtype: npt.DTypeLike, axes: int, shape: tuple[int, ...] | None = None
+) -> npt.NDArray[Any]:
+    """An array of the file, once it is what the layout says. Raises KeyError or ValueError."""
+    array = arrays[name]
+    if array.dtype != dtype or array.ndim != axes or (shape is not None and array.shape != shape):
+        raise ValueError(f"{name} is {array.dtype} {array.shape}")
+    if array.dtype == np.float32 and not np.isfinite(array).all():
+        raise ValueError(f"{name} holds values that are not finite")
+    return array

@@ -1,0 +1,247 @@
+"""The training loop: one pass over the data a layer, no gradient through more than one layer.
+
+For each layer: stream the rows through the frozen layers below, cut windows, count them by code and by example, then
+train filters and an auxiliary classifier on the counts. A last pass measures the net as it is, on rows held out.
+(Layer-wise training: Belilovsky et al. 2018, arXiv 1812.11446.)
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from seqbag.bags import Bags
+from seqbag.batch import ImageColumn, Int32s, Int64s, Rows, Source
+from seqbag.codebook import ExactCodebook
+from seqbag.config import TrainConfig
+from seqbag.errors import DataError
+from seqbag.fitting import UNKNOWN, Fitter
+from seqbag.kmeans import KMeans
+from seqbag.layer import Maps, embed
+from seqbag.network import Network
+from seqbag.parallel import Workers
+from seqbag.passes import ClassIndex, LayerCounts, RowSample, empty_input, hold_out, stream, take
+from seqbag.patches import Patcher
+from seqbag.progress import Progress, Silent
+from seqbag.projection import Moments, Projection
+from seqbag.regions import Regions
+from seqbag.tokens import Encoder, Spans, Vocabulary
+
+EXACT_CODES = 1 << 18
+KMEANS_CODES = 2048
+_SAMPLE_ROWS = 4096
+_PROJECTED = 64
+_TAIL = "tail:8,2,1"
+_KEPT_WINDOWS = 2000  # the commonest, kept in the model to explain it
+
+
+@dataclass
+class LayerReport:
+    """Figures of one layer. Accuracies are on held-out rows: of the counts, and of the real forward pass."""
+
+    patches: int
+    distinct: int
+    codebook: int
+    bags: int
+    proxy_accuracy: float
+    valid_accuracy: float = float("nan")
+    seconds: float = 0.0
+
+
+@dataclass
+class Trained:
+    """A net, what it was trained on, and what is needed to explain it.
+
+    windows, window_counts: per group of the first layer, the commonest windows in token ids (m, width), and their
+    counts.
+    """
+
+    network: Network
+    rows: int
+    layers: list[LayerReport]
+    valid_accuracy: float
+    seconds: float
+    vocabulary: Vocabulary | None
+    windows: list[Int32s] = field(default_factory=list)
+    window_counts: list[Int64s] = field(default_factory=list)
+
+
+def train(source: Source, config: TrainConfig, progress: Progress | None = None) -> Trained:
+    """Train a net on a source of labelled rows. Raises DataError with one line for data that cannot be trained on."""
+    with Workers(config.threads) as workers:
+        return _Trainer(source, config, progress or Silent(), workers).run()
+
+
+class _Trainer:
+    def __init__(self, source: Source, config: TrainConfig, progress: Progress, workers: Workers) -> None:
+        self.source, self.config, self.progress, self.workers = source, config, progress, workers
+        self.rng = np.random.default_rng(config.seed)
+        self.encoder = Encoder("list" if source.kind == "tokens" else config.tokenizer, config.vocabulary)
+        self.vocabulary = Vocabulary(config.vocabulary)
+        self.sample = RowSample(_SAMPLE_ROWS, config.seed)
+        self.index = ClassIndex()
+        self.rows = 0
+        self.reports: list[LayerReport] = []
+        self.network = Network(config, (), None)
+        self.fitter = Fitter(config, self.rng, workers, self.progress)
+
+    def run(self) -> Trained:
+        started = time.perf_counter()
+        trained = Trained(self.network, 0, self.reports, float("nan"), 0.0, self.vocabulary)
+        for number in range(self.config.layers):
+            layer_started = time.perf_counter()
+            if number == 0:
+                counts = self._count_tokens()
+                self._explain(trained, counts)
+            else:
+                counts = self._count_vectors(number)
+                self._calibrate(counts)
+            accuracy = self._fit(number, counts)
+            self.reports.append(
+                LayerReport(
+                    counts.patches,
+                    sum(len(c.counts) for c in counts.codebooks),
+                    sum(c.capacity if isinstance(c, ExactCodebook) else c.k for c in counts.codebooks),
+                    counts.bags.size,
+                    accuracy,
+                    seconds=time.perf_counter() - layer_started,
+                )
+            )
+        exact = all(isinstance(book, ExactCodebook) and not book.overflowed for book in counts.codebooks)
+        self._finish(exact and self.config.layers == 1)
+        trained.rows, trained.valid_accuracy = self.rows, self.reports[-1].valid_accuracy
+        trained.seconds = time.perf_counter() - started
+        return trained
+
+    def _count_tokens(self) -> LayerCounts:
+        """First pass: classes, vocabulary, row sample, and the exact counts of the first layer."""
+        config = self.config
+        regions = Regions.parse(config.regions or (_TAIL if self.source.kind == "tokens" else "whole"))
+        books = [ExactCodebook(width, config.codebook or EXACT_CODES) for width in config.windows]
+        groups = len(books)
+        counts = LayerCounts(
+            self._patchers(), books, regions, Bags(groups, regions.count()), Bags(groups, regions.count())
+        )
+        anything = False
+        for first, rows in stream(self.source, self.progress, "layer 1: counting windows"):
+            labels = self.index.update(rows.labels, first)
+            held = hold_out(first, len(rows), config.valid_fraction, config.seed)
+            maps = self._first_maps(rows, held)
+            anything = anything or not empty_input(rows)
+            self.sample.update(maps, first)
+            counts.update(maps, labels, held, np.empty((len(rows), 0), np.float16))
+            self.rows += len(rows)
+        if not anything:
+            raise DataError(f"{self.source.describe()}: every row is empty, there is nothing to learn from")
+        classes, order = self.index.order()
+        counts.bags.relabel(order)
+        counts.held_out.relabel(order)
+        self.network.classes = classes
+        self.network.lookup = self._lookup()
+        return counts
+
+    def _first_maps(self, rows: Rows, held: npt.NDArray[np.bool_]) -> Maps:
+        """Hashed token ids of a batch; the tokens of training rows are counted and their text is learned."""
+        if isinstance(rows.input, ImageColumn):
+            raise DataError("images cannot be trained on yet: name a text or token column")
+        ids, offsets, spans = self.encoder.locate(rows.input)
+        seen = np.repeat(~held, np.diff(offsets))
+        known = Spans(spans.data, spans.starts[seen], spans.sizes[seen], spans.folded)
+        self.vocabulary.update(ids[seen], known)
+        return Maps(ids, offsets)
+
+    def _lookup(self) -> Int32s:
+        """Embedding row of each hashed token id."""
+        lookup = np.full(self.config.vocabulary, UNKNOWN, np.int32)
+        seen = np.flatnonzero(self.vocabulary.counts)
+        lookup[0] = 0
+        lookup[seen] = np.arange(2, 2 + len(seen), dtype=np.int32)
+        return lookup
+
+    def _count_vectors(self, number: int) -> LayerCounts:
+        """A later pass: rows go through the frozen layers, their windows to the nearest of k centroids."""
+        _, outputs = self.network.forward(self._embedded(self.sample.maps()))
+        patchers = self._patchers()
+        books = [self._centroids(outputs, patcher) for patcher in patchers]
+        regions = self.network.layers[-1].regions
+        dense = sum(layer.features() for layer in self.network.layers)
+        bags, held_bags = (Bags(len(books), regions.count(), dense) for _ in range(2))
+        counts = LayerCounts(patchers, books, regions, bags, held_bags)
+        for first, rows in stream(self.source, self.progress, f"layer {number + 1}: counting windows"):
+            features, maps = self.network.forward(self.network.encode(rows.input))
+            held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
+            counts.update(maps, self._labels(rows, first), held, features.astype(np.float16))
+        return counts
+
+    def _centroids(self, outputs: Maps, patcher: Patcher) -> KMeans:
+        """A codebook of the windows of the sampled rows; frozen, so that counting merges exactly."""
+        windows = outputs.windows(patcher)[0].astype(np.float32)
+        if len(windows) == 0:
+            raise DataError("the sampled rows hold no tokens: there is nothing to cluster")
+        moments = Moments.of(windows.shape[1], np.float32)
+        moments.update(windows)
+        projection = Projection.fit(moments, min(_PROJECTED, windows.shape[1]), 0.01)
+        k = min(self.config.codebook or KMEANS_CODES, max(1, len(windows) // 4))
+        codebook = KMeans(
+            k, windows.shape[1], np.float32, self.rng, projection=projection, sample=16 * k, start_after=len(windows),
+            threads=self.config.threads,
+        )  # fmt: skip
+        codebook.update(windows)
+        codebook.freeze()
+        return codebook
+
+    def _fit(self, number: int, counts: LayerCounts) -> float:
+        """Train the layer on its counts and freeze it. Returns the proxy's accuracy on held-out rows."""
+        task = f"layer {number + 1}: training"
+        if self.config.regions is None and counts.regions.kind == "tail" and number == 0:
+            counts = self.fitter.choose_regions(counts, self.network)
+        layer, self.network.classifier, accuracy = self.fitter.fit(counts, self.network, task)
+        self.network.layers.append(layer)
+        return accuracy
+
+    def _finish(self, exact: bool) -> None:
+        """Measure the net on the held-out rows as they really are; refit the classifier unless it was exact."""
+        bags, held_out = (Bags(0, 1, sum(layer.features() for layer in self.network.layers)) for _ in range(2))
+        counts = LayerCounts((), [], Regions("whole"), bags, held_out)
+        for first, rows in stream(self.source, self.progress, "measuring"):
+            held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
+            labels = self._labels(rows, first)
+            maps = self.network.encode(rows.input)
+            if exact:
+                chosen = np.flatnonzero(held)
+                maps, labels, held = take(maps, chosen), labels[chosen], held[chosen]
+            features = self.network.features(maps)
+            counts.update(maps, labels, held, features.astype(np.float16))
+        self._calibrate(counts, refit=not exact)
+
+    def _calibrate(self, counts: LayerCounts, refit: bool = True) -> None:
+        """Refit the newest classifier on the true features in the bags, and note its accuracy on the held-out ones."""
+        assert self.network.classifier is not None
+        task = f"layer {len(self.network.layers)}: calibrating"
+        self.reports[-1].valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, refit)
+
+    def _labels(self, rows: Rows, first: int) -> Int32s:
+        """Class numbers, sorted by name, of a later pass."""
+        known = len(self.index.numbers)
+        labels = self.index.update(rows.labels, first)
+        if len(self.index.numbers) != known:
+            raise DataError(f"{self.source.describe()} changed between passes: train again on data that stays as it is")
+        return self.index.order()[1][labels]
+
+    def _patchers(self) -> tuple[Patcher, ...]:
+        return tuple(Patcher((width,), (1,), "same") for width in self.config.windows)
+
+    def _embedded(self, maps: Maps) -> Maps:
+        assert self.network.lookup is not None
+        return Maps(embed(maps.values.astype(np.int32, copy=False), self.network.lookup), maps.offsets)
+
+    def _explain(self, trained: Trained, counts: LayerCounts) -> None:
+        """Keep the commonest windows, for `inspect`."""
+        for book in counts.codebooks:
+            assert isinstance(book, ExactCodebook)
+            commonest = np.argsort(-book.counts, kind="stable")[:_KEPT_WINDOWS]
+            trained.windows.append(book.windows[commonest])
+            trained.window_counts.append(book.counts[commonest])
