@@ -50,7 +50,9 @@ class ExactCodebook:
         codes = np.empty(len(windows), np.int32)
         self._reserve(len(windows))
         self.size = find_codes(windows, self._keys[: self._room()], self._slots, self.size, True, codes)
-        self.overflowed += self._approximate(windows, codes)
+        missing = codes < 0
+        self._approximate(windows, codes)
+        self.overflowed += int(np.count_nonzero(missing) if weights is None else weights[missing].sum())
         amounts = np.bincount(codes, weights, minlength=self.size)
         self._counts[: self.size] += amounts.astype(np.int64)
         return codes
@@ -88,9 +90,9 @@ class ExactCodebook:
         self._slots = np.full(1 << (2 * room - 1).bit_length(), -1, np.int32)
         find_codes(self.windows.copy(), self._keys, self._slots, 0, True, np.empty(self.size, np.int32))
 
-    def _approximate(self, windows: Int32s, codes: Int32s) -> int:
-        """Fill in the codes that are -1; returns how many there were."""
-        missing = int(np.count_nonzero(codes < 0))
+    def _approximate(self, windows: Int32s, codes: Int32s) -> None:
+        """Fill in the codes that are -1."""
+        missing = bool((codes < 0).any())
         if missing and self.size == 0:
             raise UsageError("an empty codebook has no window to assign to: update it first")
         if missing:
@@ -101,4 +103,3 @@ class ExactCodebook:
                 index_masked(self._keys, self.size, slots, masked)
                 self._near, self._near_size = (slots, masked), self.size
             find_near(windows, codes, self._keys, *self._near)
-        return missing

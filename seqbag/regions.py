@@ -37,7 +37,7 @@ class Regions:
             numbers = tuple(int(part) for part in sizes.split(",")) if sizes else ()
         except ValueError:
             numbers = (0,)
-        if kind == "whole" and not sizes:
+        if spec == "whole":
             return Regions("whole")
         if kind == "tail" and numbers and min(numbers) > 0 and len(set(numbers)) == len(numbers):
             return Regions("tail", tuple(sorted(numbers, reverse=True)))

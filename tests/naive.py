@@ -202,3 +202,138 @@ def words(row: bytes) -> list[bytes]:
 def chars(row: bytes) -> list[bytes]:
     """The code points of a string, each byte that belongs to none on its own."""
     return [c.encode("utf-8", "surrogateescape") for c in row.decode("utf-8", "surrogateescape")]
+
+
+def exact_codes(windows: list[tuple[int, ...]], capacity: int) -> tuple[list[int], dict[tuple[int, ...], int], int]:
+    """The code of each window in turn, the times each kept window was taken (kept in the order met), and overflows."""
+    counts: dict[tuple[int, ...], int] = {}
+    codes, overflowed = [], 0
+    for window in windows:
+        if window not in counts and len(counts) < capacity:
+            counts[window] = 0
+        kept = list(counts)
+        overflowed += window not in counts
+        codes.append(kept.index(window) if window in counts else near_window(window, kept))
+        counts[kept[codes[-1]]] += 1
+    return codes, counts, overflowed
+
+
+def near_window(window: tuple[int, ...], kept: list[tuple[int, ...]]) -> int:
+    """The oldest kept window that differs at one place, outermost places first; or agrees at one; or the oldest."""
+    width = len(window)
+    outermost = sorted(range(width), key=lambda p: (min(p, width - 1 - p), p))
+    agreeing = [[p for p in range(width) if p != masked] for masked in outermost]
+    agreeing += [[width - 1 - p] for p in outermost]
+    for places in agreeing:
+        for code, candidate in enumerate(kept):
+            if all(window[p] == candidate[p] for p in places):
+                return code
+    return 0
+
+
+def bag_of(codes: list[list[int]], segments: list[int], first: int, last: int) -> frozenset:
+    """What an example is: how often each (group, segment, code) occurs in its sites first .. last."""
+    found: dict[tuple[int, int, int], int] = {}
+    for group, row in enumerate(codes):
+        for site in range(first, last):
+            key = group, segments[site], row[site]
+            found[key] = found.get(key, 0) + 1
+    return frozenset(found.items())
+
+
+def tail_segment(length: int, site: int, sizes: tuple[int, ...]) -> int:
+    """How many of the spans that end with a sequence hold a site."""
+    return sum(site >= length - size for size in sizes)
+
+
+def grid_segment(shape: tuple[int, ...], site: tuple[int, ...], cells: int) -> int:
+    """The cell of a site, in row-major order of cells."""
+    number = 0
+    for size, at in zip(shape, site, strict=True):
+        number = number * cells + at * cells // size
+    return number
+
+
+def standardised(features: np.ndarray) -> np.ndarray:
+    """Columns less their mean, over their standard deviation, as the classifier does it, in float64."""
+    variance = features.var(0)
+    return (features - features.mean(0)) / np.sqrt(variance + 1e-6 + 1e-4 * variance.mean())
+
+
+def head_logits(parameters: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
+    """One hidden layer, or none, on standardised features."""
+    if "hidden" in parameters:
+        features = np.maximum(features @ parameters["hidden"] + parameters["hidden_bias"], 0)
+    return features @ parameters["out"] + parameters["out_bias"]
+
+
+def convolved(sequence: list[int], embedding: np.ndarray, weights: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """(sites, filters): each filter at each site of a sequence, zeros beyond its ends."""
+    width = len(weights) // embedding.shape[1]
+    rows = []
+    for site in range(len(sequence)):
+        window = []
+        for at in range(site - (width - 1) // 2, site - (width - 1) // 2 + width):
+            window.append(embedding[sequence[at] if 0 <= at < len(sequence) else 0])
+        rows.append(np.concatenate(window) @ weights + bias)
+    return np.array(rows).reshape(len(sequence), len(bias))
+
+
+def activated(values: np.ndarray, activation: str) -> np.ndarray:
+    if activation == "relu":
+        return np.maximum(values, 0)
+    return np.tanh(values) if activation == "tanh" else (values > 0) * 1.0
+
+
+def sequence_features(activations: np.ndarray, tails: tuple[int, ...]) -> np.ndarray:
+    """Signed logarithms of the sums over the whole and each span that ends the sequence, and of the spans' lengths."""
+    spans = [activations] + [activations[max(0, len(activations) - size) :] for size in tails]
+    sums = np.concatenate([span.sum(0) for span in spans])
+    lengths = np.log1p([len(span) for span in spans])
+    return np.concatenate([np.sign(sums) * np.log1p(np.abs(sums)), lengths])
+
+
+def head_features(
+    parameters: dict[str, np.ndarray], sequences: list[list[int]], tails: tuple[int, ...], activation: str
+) -> np.ndarray:
+    """Features of sequences of embedding rows by the convolution as it is written, without any counting."""
+    rows = []
+    for sequence in sequences:
+        groups, group = [], 0
+        while f"filters.{group}" in parameters:
+            values = convolved(
+                sequence, parameters["embedding"], parameters[f"filters.{group}"], parameters[f"bias.{group}"]
+            )
+            groups.append(activated(values, activation))
+            group += 1
+        rows.append(sequence_features(np.concatenate(groups, axis=1), tails))
+    return np.array(rows)
+
+
+def cross_entropy(logits: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> float:
+    """Mean over the rows of weight * sum over classes of -target * log probability."""
+    total = 0.0
+    for row, target, weight in zip(logits, targets, weights, strict=True):
+        log_sum = np.log(np.exp(row - row.max()).sum()) + row.max()
+        total += weight * float((target * (log_sum - row)).sum())
+    return total / len(logits)
+
+
+def adam(values: np.ndarray, gradients: list[np.ndarray], rates: list[float], decay: float) -> np.ndarray:
+    """Adam as Kingma and Ba write it (algorithm 1), betas 0.9 and 0.99, weight decay decoupled, in float64."""
+    values, mean, square = values.astype(np.float64), 0.0, 0.0
+    for step, (gradient, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        mean = 0.9 * mean + 0.1 * gradient
+        square = 0.99 * square + 0.01 * gradient**2
+        corrected = np.sqrt(square) / np.sqrt(1 - 0.99**step) + 1e-8
+        values = values * (1 - rate * decay) - rate * mean / (1 - 0.9**step) / corrected
+    return values
+
+
+def macro_f1(true: list[int], predicted: list[int]) -> float:
+    """Mean over the classes that occur or are predicted."""
+    scores = []
+    for c in sorted(set(true) | set(predicted)):
+        hits = sum(t == p == c for t, p in zip(true, predicted, strict=True))
+        scores.append(2 * hits / (true.count(c) + predicted.count(c)))
+    return sum(scores) / len(scores)

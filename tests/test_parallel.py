@@ -1,0 +1,49 @@
+"""Work split over threads."""
+
+import threading
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqbag.parallel import Workers
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 5), st.integers(0, 700), st.integers(1, 300))
+def test_split_covers_the_range_once_in_whole_grains(threads, total, grain):
+    ranges, lock = [], threading.Lock()
+
+    def work(start, stop):
+        with lock:
+            ranges.append((start, stop))
+
+    with Workers(threads) as workers:
+        workers.split(total, work, grain)
+    ranges.sort()
+    assert len(ranges) <= threads
+    assert ranges[0][0] == 0
+    assert ranges[-1][1] == total
+    for (_, stop), (start, _) in pairwise(ranges):
+        assert stop == start
+        assert start % grain == 0 or start == total
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("failing", [0, 5])
+def test_what_fails_in_any_thread_is_raised(threads, failing):
+    def work(start, stop):
+        if start <= failing < stop:
+            raise ValueError(f"at {failing}")
+
+    with Workers(threads) as workers, pytest.raises(ValueError, match=f"at {failing}"):
+        workers.split(10, work)
+
+
+def test_the_threads_end_with_the_block():
+    before = threading.active_count()
+    with Workers(3) as workers:
+        workers.split(9, lambda start, stop: None)
+        assert threading.active_count() > before
+    assert threading.active_count() == before
