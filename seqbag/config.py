@@ -56,8 +56,13 @@ class TrainConfig:
         for name in ("epochs", "codebook"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        if not 0 <= self.valid_fraction < 1:
-            raise UsageError(f"valid-fraction is {self.valid_fraction}: it must be at least 0 and below 1")
+        for name, least in (("hidden", 0), ("seed", 0), ("vocabulary", 2)):
+            if getattr(self, name) < least:
+                raise UsageError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+        for name in ("dropout", "smoothing", "valid_fraction"):
+            if not 0 <= getattr(self, name) < 1:
+                option = name.replace("_", "-")
+                raise UsageError(f"{option} is {getattr(self, name)}: it must be at least 0 and below 1")
         if self.memory < 200 * 10**6:
             raise UsageError(f"memory is {self.memory / 1e6:.0f} MB: the process alone needs 200 MB")
 

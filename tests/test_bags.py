@@ -1,0 +1,171 @@
+"""Bags against counters of counters."""
+
+import itertools
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqbag.bags import Bags
+from seqbag.errors import UsageError
+from tests import naive
+
+
+@st.composite
+def examples(draw: st.DrawFn) -> dict:
+    """Ragged examples of few codes, so that bags repeat, under labels that differ."""
+    lengths = draw(st.lists(st.integers(0, 5), max_size=12))
+    groups, regions, width = draw(st.integers(1, 3)), draw(st.integers(1, 3)), draw(st.integers(0, 2))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    sites, most = sum(lengths), draw(st.integers(1, 3))
+    return {
+        "codes": rng.integers(0, most, (groups, sites)).astype(np.int32),
+        "segments": rng.integers(0, regions, sites).astype(np.int32),
+        "offsets": np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
+        "labels": rng.integers(0, 3, len(lengths)).astype(np.int32),
+        "dense": rng.integers(0, 2, (len(lengths), width)).astype(np.float16),
+        "regions": regions,
+    }
+
+
+def empty_bags(case: dict) -> Bags:
+    return Bags(len(case["codes"]), case["regions"], case["dense"].shape[1])
+
+
+def update(bags: Bags, case: dict, start: int = 0, stop: int | None = None) -> None:
+    stop = len(case["labels"]) if stop is None else stop
+    first, last = case["offsets"][start], case["offsets"][stop]
+    bags.update(
+        np.ascontiguousarray(case["codes"][:, first:last]),
+        case["segments"][first:last],
+        case["offsets"][start : stop + 1] - first,
+        case["labels"][start:stop],
+        case["dense"][start:stop],
+    )
+
+
+def content(bags: Bags) -> list[tuple]:
+    """Per bag: its entries, its dense features, and the labels counted under it."""
+    pointers, classes, counts = bags.label_counts()
+    out = []
+    for bag in range(bags.size):
+        entries = {}
+        for span in range(bags.spans):
+            start, stop = bags.pointers[bag * bags.spans + span : bag * bags.spans + span + 2]
+            codes = bags.codes[start:stop].tolist()
+            assert codes == sorted(set(codes)), "each code once, in order"
+            for code, count in zip(codes, bags.counts[start:stop].tolist(), strict=True):
+                entries[span // bags.regions, span % bags.regions, code] = count
+        nodes = slice(pointers[bag], pointers[bag + 1])
+        labels = dict(zip(classes[nodes].tolist(), counts[nodes].tolist(), strict=True))
+        assert list(labels) == sorted(labels)
+        out.append((frozenset(entries.items()), tuple(bags.dense[bag].tolist()), labels))
+    return out
+
+
+def expected(case: dict, segments: np.ndarray | None = None) -> list[tuple]:
+    found: dict[tuple, Counter] = {}
+    codes, at = case["codes"].tolist(), case["segments"] if segments is None else segments
+    for i, (first, last) in enumerate(itertools.pairwise(case["offsets"].tolist())):
+        key = naive.bag_of(codes, at.tolist(), first, last), tuple(case["dense"][i].tolist())
+        found.setdefault(key, Counter())[int(case["labels"][i])] += 1
+    return [(*key, dict(labels)) for key, labels in found.items()]
+
+
+def summed(bags: list[tuple]) -> dict:
+    """Labels by bag, whether or not equal bags are merged."""
+    total: dict[tuple, Counter] = {}
+    for entries, dense, labels in bags:
+        total.setdefault((entries, dense), Counter()).update(labels)
+    return total
+
+
+@settings(deadline=None, max_examples=150)
+@given(examples())
+def test_counts_match_the_oracle(case):
+    bags = empty_bags(case)
+    update(bags, case)
+    assert content(bags) == expected(case)
+    assert bags.rows == len(case["labels"])
+    assert bags.pointers[-1] == len(bags.codes) == len(bags.counts)
+    assert bags.counts.sum() == sum(count for entries, _, _ in content(bags) for _, count in entries)
+
+
+@settings(deadline=None, max_examples=60)
+@given(examples(), st.data())
+def test_batches_do_not_matter(case, data):
+    whole, parts = empty_bags(case), empty_bags(case)
+    update(whole, case)
+    n = len(case["labels"])
+    edges = sorted(data.draw(st.lists(st.integers(0, n), max_size=4)))
+    for start, stop in itertools.pairwise([0, *edges, n]):
+        update(parts, case, start, stop)
+    for name in ("pointers", "codes", "counts", "dense"):
+        np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
+    for a, b in zip(whole.label_counts(), parts.label_counts(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@settings(deadline=None, max_examples=60)
+@given(examples())
+def test_coarsening_is_counting_with_one_region(case):
+    bags = empty_bags(case)
+    update(bags, case)
+    coarse = bags.coarsen()
+    assert (coarse.regions, coarse.groups, coarse.rows) == (1, bags.groups, bags.rows)
+    assert summed(content(coarse)) == summed(expected(case, np.zeros_like(case["segments"])))
+    assert content(bags) == expected(case), "the fine bags are as before"
+
+
+@settings(deadline=None, max_examples=30)
+@given(examples())
+def test_relabelling_renames_the_classes(case):
+    bags, renamed = empty_bags(case), empty_bags(case)
+    update(bags, case)
+    numbers = np.array([2, 0, 1], np.int32)
+    bags.relabel(numbers)
+    update(renamed, {**case, "labels": numbers[case["labels"]]})
+    assert content(bags) == content(renamed)
+
+
+def test_many_bags_outgrow_the_tables():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(0, 70, 3000)  # some longer than what is sorted by insertion
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    case = {
+        "codes": rng.integers(0, 2**31 - 1, (1, offsets[-1]), dtype=np.int32),
+        "segments": rng.integers(0, 2, offsets[-1]).astype(np.int32),
+        "offsets": offsets,
+        "labels": rng.integers(0, 3, 3000).astype(np.int32),
+        "dense": np.empty((3000, 0), np.float16),
+        "regions": 2,
+    }
+    bags = empty_bags(case)
+    for start in range(0, 3000, 500):
+        update(bags, case, start, start + 500)
+    again = {**case, "labels": np.full(3000, 7, np.int32)}
+    update(bags, again)
+    merged = summed(expected(case))
+    assert bags.size == len(merged)
+    assert bags.rows == 6000
+    assert bags.nbytes >= bags.codes.nbytes + bags.counts.nbytes
+    for entries, dense, labels in content(bags):
+        seen = merged[entries, dense]
+        assert labels == {**seen, 7: sum(seen.values())}
+
+
+def test_empty_bags_are_empty():
+    bags = Bags(2, 3, 4).empty()
+    assert (bags.groups, bags.regions, bags.width, bags.size, bags.rows) == (2, 3, 4, 0, 0)
+    assert content(bags) == []
+    assert content(bags.coarsen()) == []
+
+
+def test_what_does_not_fit_is_refused():
+    bags = Bags(2, 1, 3)
+    with pytest.raises(UsageError) as error:
+        bags.update(np.zeros((1, 1), np.int32), np.zeros(1, np.int32), np.array([0, 1]), np.zeros(1, np.int32))
+    assert str(error.value) == "1 groups and (1, 0) features do not fit these bags"
+    assert bags.size == 0

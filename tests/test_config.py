@@ -1,0 +1,73 @@
+"""Settings: what is refused, in which words, and the way through JSON."""
+
+import json
+
+import pytest
+
+from seqbag.config import TrainConfig
+from seqbag.errors import ModelError, UsageError
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"tokenizer": "word"}, "tokenizer 'word' is not known: choose from words, chars, bytes, list"),
+        ({"activation": "gelu"}, "activation 'gelu' is not known: choose from relu, tanh, sign"),
+        ({"windows": ()}, "windows () do not work: give one or more widths from 1 to 31"),
+        ({"windows": (3, 0)}, "windows (3, 0) do not work: give one or more widths from 1 to 31"),
+        ({"windows": (32,)}, "windows (32,) do not work: give one or more widths from 1 to 31"),
+        ({"regions": "tail"}, "regions 'tail' are not understood: use whole, tail:8,2,1 or grid:2"),
+        ({"layers": 0}, "layers is 0: it must be 1 or more"),
+        ({"filters": -1}, "filters is -1: it must be 1 or more"),
+        ({"dims": 0}, "dims is 0: it must be 1 or more"),
+        ({"threads": 0}, "threads is 0: it must be 1 or more"),
+        ({"epochs": 0}, "epochs is 0: it must be 1 or more"),
+        ({"codebook": 0}, "codebook is 0: it must be 1 or more"),
+        ({"hidden": -1}, "hidden is -1: it must be 0 or more"),
+        ({"seed": -1}, "seed is -1: it must be 0 or more"),
+        ({"vocabulary": 1}, "vocabulary is 1: it must be 2 or more"),
+        ({"dropout": 1.0}, "dropout is 1.0: it must be at least 0 and below 1"),
+        ({"smoothing": -0.1}, "smoothing is -0.1: it must be at least 0 and below 1"),
+        ({"valid_fraction": 1.0}, "valid-fraction is 1.0: it must be at least 0 and below 1"),
+        ({"valid_fraction": float("nan")}, "valid-fraction is nan: it must be at least 0 and below 1"),
+        ({"memory": 10**8}, "memory is 100 MB: the process alone needs 200 MB"),
+    ],
+)
+def test_refused(values, message):
+    with pytest.raises(UsageError) as error:
+        TrainConfig(**values)
+    assert str(error.value) == message
+
+
+def test_defaults_work_and_survive_json():
+    for config in (TrainConfig(), TrainConfig(windows=(5,), regions="tail:4,1", epochs=3, valid_fraction=0)):
+        assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"colour": 1}, "the model's settings are not of this version: train it again"),
+        (
+            {"layers": 0},
+            "the model's settings are damaged (layers is 0: it must be 1 or more): train it again",
+        ),
+        (
+            {"layers": "two"},
+            "the model's settings are damaged ('<' not supported between instances of 'str' and 'int'): train it again",
+        ),
+        ({"windows": 3}, "the model's settings are damaged ('int' object is not iterable): train it again"),
+    ],
+)
+def test_damaged_settings_of_a_model(change, message):
+    with pytest.raises(ModelError) as error:
+        TrainConfig.from_json(TrainConfig().to_json() | change)
+    assert str(error.value) == message
+
+
+def test_settings_that_are_no_record():
+    for values in (None, [], 3, "text"):
+        with pytest.raises(ModelError):
+            TrainConfig.from_json(values)
+    with pytest.raises(ModelError):
+        TrainConfig.from_json({})
