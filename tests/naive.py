@@ -254,10 +254,11 @@ def grid_segment(shape: tuple[int, ...], site: tuple[int, ...], cells: int) -> i
     return number
 
 
-def standardised(features: np.ndarray) -> np.ndarray:
+def standardised(features: np.ndarray, weights: np.ndarray | None = None) -> np.ndarray:
     """Columns less their mean, over their standard deviation, as the classifier does it, in float64."""
-    variance = features.var(0)
-    return (features - features.mean(0)) / np.sqrt(variance + 1e-6 + 1e-4 * variance.mean())
+    mean = np.average(features, 0, weights)
+    variance = np.average((features - mean) ** 2, 0, weights)
+    return (features - mean) / np.sqrt(variance + 1e-6 + 1e-4 * variance.mean())
 
 
 def head_logits(parameters: dict[str, np.ndarray], features: np.ndarray) -> np.ndarray:
@@ -337,3 +338,25 @@ def macro_f1(true: list[int], predicted: list[int]) -> float:
         hits = sum(t == p == c for t, p in zip(true, predicted, strict=True))
         scores.append(2 * hits / (true.count(c) + predicted.count(c)))
     return sum(scores) / len(scores)
+
+
+def ternary(weights: np.ndarray) -> np.ndarray:
+    """Each column to -s, 0 and s (Li et al. 2016): small ones dropped, s the mean size of the rest."""
+    out = np.zeros_like(weights, np.float64)
+    for f, column in enumerate(weights.T.astype(np.float64)):
+        kept = [abs(w) for w in column if abs(w) > 0.7 * np.abs(column).mean()]
+        for i, w in enumerate(column):
+            if abs(w) > 0.7 * np.abs(column).mean():
+                out[i, f] = np.sign(w) * sum(kept) / len(kept)
+    return out
+
+
+def slopes(loss, values: np.ndarray, step: float = 1e-5) -> np.ndarray:
+    """Central differences of loss(values) in each value."""
+    out = np.empty_like(values, np.float64)
+    for at in np.ndindex(values.shape):
+        up, down = values.astype(np.float64), values.astype(np.float64)
+        up[at] += step
+        down[at] -= step
+        out[at] = (loss(up) - loss(down)) / (2 * step)
+    return out

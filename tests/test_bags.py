@@ -67,9 +67,9 @@ def content(bags: Bags) -> list[tuple]:
 
 def expected(case: dict, segments: np.ndarray | None = None) -> list[tuple]:
     found: dict[tuple, Counter] = {}
-    codes, at = case["codes"].tolist(), case["segments"] if segments is None else segments
+    codes, at = case["codes"].tolist(), (case["segments"] if segments is None else segments).tolist()
     for i, (first, last) in enumerate(itertools.pairwise(case["offsets"].tolist())):
-        key = naive.bag_of(codes, at.tolist(), first, last), tuple(case["dense"][i].tolist())
+        key = naive.bag_of(codes, at, first, last), tuple(case["dense"][i].tolist())
         found.setdefault(key, Counter())[int(case["labels"][i])] += 1
     return [(*key, dict(labels)) for key, labels in found.items()]
 

@@ -1,0 +1,148 @@
+"""Filters over tokens and vectors against convolutions written out, and their kernels."""
+
+import numpy as np
+import pytest
+
+from seqbag.filters import Gradients, Standardiser, TokenFilters, VectorFilters, ternary
+from seqbag.kernels.filters import RELU, SIGN, TANH, activate, activation_gradient, gather_bags
+from seqbag.parallel import Workers
+from tests import naive
+
+WORKERS = Workers(1)
+
+
+def windows_of(n, width, tokens=7, seed=0):
+    return np.random.default_rng(seed).integers(0, tokens, (n, width)).astype(np.int32)
+
+
+def token_filters(quantise=False):
+    filters = TokenFilters(7, 4, (1, 3), 5, np.random.default_rng(1), WORKERS, quantise)
+    filters.parameters["bias.1"][:] = np.arange(5)
+    return filters
+
+
+@pytest.mark.parametrize("quantise", [False, True])
+def test_token_filters_forward(quantise):
+    filters = token_filters(quantise)
+    assert not filters.parameters["embedding"][0].any(), "padding adds nothing"
+    embedding, weights = filters.parameters["embedding"], filters.parameters["filters.1"]
+    if quantise:
+        embedding, weights = np.sign(embedding), naive.ternary(weights)
+    windows = windows_of(20, 3)
+    expected = embedding[windows].reshape(20, -1).astype(np.float64) @ weights + filters.parameters["bias.1"]
+    np.testing.assert_allclose(filters.forward(1, windows), expected, rtol=1e-4, atol=1e-5)
+    for given, used in zip(filters.frozen(1), (weights, filters.parameters["bias.1"]), strict=True):
+        np.testing.assert_allclose(given, used, rtol=1e-5)
+
+
+def test_token_filters_backward_is_the_adjoint_and_joins_the_groups():
+    filters, into = token_filters(), Gradients()
+    total = np.zeros((7, 4))
+    for group, width in enumerate((1, 3)):
+        windows, pull = windows_of(9, width, 6), windows_of(9, 5, 9, seed=3).astype(np.float32) - 4
+        filters.backward(group, windows, pull, into)
+        weights = filters.parameters[f"filters.{group}"]
+        inputs = filters.parameters["embedding"][windows].reshape(9, -1)
+        np.testing.assert_allclose(into.values[f"filters.{group}"], inputs.T @ pull, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(into.values[f"bias.{group}"], pull.sum(0))
+        np.add.at(total, windows, (pull @ weights.T).reshape(9, width, 4))
+    total[0] = 0  # padding is not learned
+    dense = np.zeros((7, 4))
+    dense[into.rows["embedding"]] = into.values["embedding"]
+    np.testing.assert_allclose(dense, total, rtol=1e-4, atol=1e-4)
+
+
+def test_quantised_filters_pass_gradients_straight_through():
+    quantised, plain = token_filters(quantise=True), token_filters()
+    plain.parameters["embedding"] = np.sign(quantised.parameters["embedding"])
+    plain.parameters["filters.1"] = ternary(quantised.parameters["filters.1"])
+    windows, pull = windows_of(9, 3), np.random.default_rng(2).standard_normal((9, 5), np.float32)
+    ours, theirs = Gradients(), Gradients()
+    quantised.backward(1, windows, pull, ours)
+    plain.backward(1, windows, pull, theirs)
+    for name, value in theirs.values.items():
+        np.testing.assert_array_equal(ours.values[name], value)
+
+
+def test_vector_filters_act_on_raw_input_once_frozen():
+    rng = np.random.default_rng(0)
+    raw = rng.standard_normal((40, 6)).astype(np.float32) * 3 + 1
+    standardiser = Standardiser.of(raw, np.ones(40, np.int64))
+    filters = VectorFilters([standardiser], 5, rng)
+    filters.parameters["bias.0"][:] = rng.standard_normal(5)
+    weights, bias = filters.frozen(0)
+    values = filters.forward(0, standardiser(raw))
+    np.testing.assert_allclose(values, raw @ weights + bias, rtol=1e-4, atol=1e-4)
+    pull, into = rng.standard_normal((40, 5)).astype(np.float32), Gradients()
+    filters.backward(0, standardiser(raw), pull, into)
+    np.testing.assert_allclose(into.values["filters.0"], standardiser(raw).T @ pull, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(into.values["bias.0"], pull.sum(0), rtol=1e-4, atol=1e-4)
+
+
+def test_standardisers():
+    rng = np.random.default_rng(0)
+    rows, counts = rng.standard_normal((6, 3)).astype(np.float32), np.array([1, 0, 4, 2, 3, 1])
+    copies = np.repeat(rows, counts, axis=0).astype(np.float64)
+    standardiser = Standardiser.of(rows, counts)
+    variance = copies.var(0)
+    np.testing.assert_allclose(standardiser.mean, copies.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(standardiser.scale, 1 / np.sqrt(variance + 1e-3 * variance.mean()), rtol=1e-5)
+    np.testing.assert_array_equal(Standardiser.none(3)(rows), rows)
+    constant = Standardiser.of(np.ones((2, 3), np.float32), np.array([1, 1]))(np.ones((1, 3), np.float32))
+    np.testing.assert_array_equal(constant, 0)
+
+
+def test_ternary():
+    weights = np.random.default_rng(0).standard_normal((12, 5)).astype(np.float32)
+    np.testing.assert_allclose(ternary(weights), naive.ternary(weights), rtol=1e-5)
+    assert not ternary(np.zeros((3, 2), np.float32)).any()
+
+
+@pytest.mark.parametrize("kind", [RELU, TANH, SIGN])
+def test_activations_and_their_slopes(kind):
+    before = np.array([[-2, -1, -0.5], [0, 0.5, 1], [1.5, 2, -0.25]], np.float32)
+    after = before.copy()
+    activate(after, kind)
+    name = {RELU: "relu", TANH: "tanh", SIGN: "sign"}[kind]
+    np.testing.assert_allclose(after, naive.activated(before, name), rtol=1e-6)
+    gradient = np.full_like(before, 3)
+    activation_gradient(before, after, kind, 0, 2, gradient)
+    if kind == SIGN:
+        expected = np.where(np.abs(before) <= 1, 1.5, 0)
+    elif kind == TANH:
+        expected = 3 * (1 - np.tanh(before) ** 2)
+    else:
+        expected = np.where(before > 0, 3, 0)
+    np.testing.assert_allclose(gradient[:2], expected[:2], rtol=1e-5)
+    np.testing.assert_array_equal(gradient[2], 3)
+
+
+def test_gather_bags_gives_the_same_counts_by_segment_and_by_code():
+    rng = np.random.default_rng(0)
+    groups, regions, codes_known = 2, 2, 9
+    lengths = rng.integers(0, 4, 5 * groups * regions)
+    pointers = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    codes = np.concatenate([rng.choice(codes_known, n, replace=False) for n in lengths]).astype(np.int32)
+    counts = rng.integers(1, 5, len(codes)).astype(np.int32)
+    chosen = np.array([3, 0, 4])
+    slots, unique = np.full(codes_known, -1, np.int32), np.empty(codes_known, np.int32)
+    for group in range(groups):
+        expected = np.zeros((len(chosen) * regions, codes_known))
+        for j, bag in enumerate(chosen):
+            for r in range(regions):
+                span = bag * groups * regions + group * regions + r
+                for e in range(pointers[span], pointers[span + 1]):
+                    expected[j * regions + r, codes[e]] += counts[e]
+        by_segment, local, weight, known, by_code, segment_of, weight_of = gather_bags(
+            pointers, codes, counts, chosen, groups * regions, group * regions, regions, slots, unique
+        )
+        forward, backward = np.zeros_like(expected), np.zeros_like(expected)
+        for s in range(len(expected)):
+            for e in range(by_segment[s], by_segment[s + 1]):
+                forward[s, unique[local[e]]] += weight[e]
+        for v in range(known):
+            for e in range(by_code[v], by_code[v + 1]):
+                backward[segment_of[e], unique[v]] += weight_of[e]
+        np.testing.assert_array_equal(forward, expected)
+        np.testing.assert_array_equal(backward, expected)
+        assert (slots == -1).all(), "left as it was found"
