@@ -14,10 +14,10 @@ from seqbag.batch import Float32s
 
 def pooled_features(sums: Float32s, lengths: Float32s) -> Float32s:
     """sums (n, regions, f) of activations and lengths (n, regions) in sites to (n, regions * f + regions) features."""
-    n = len(sums)
+    n, regions, filters = sums.shape
     values = np.log1p(np.abs(sums))
     np.copysign(values, sums, out=values)
-    return np.concatenate([values.reshape(n, -1), np.log1p(lengths)], axis=1)
+    return np.concatenate([values.reshape(n, regions * filters), np.log1p(lengths)], axis=1)
 
 
 def pooled_gradient(gradient: Float32s, sums: Float32s) -> Float32s:

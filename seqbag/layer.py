@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +46,12 @@ class Maps:
         first, last = self.offsets[start], self.offsets[stop]
         return Maps(self.values[first:last], self.offsets[start : stop + 1] - first, self.grid)
 
+    def parts(self, sites: int) -> list[tuple[slice, Maps]]:
+        """Runs of whole examples of about `sites` sites, so that what is made of them stays small."""
+        starts = np.searchsorted(self.offsets, np.arange(0, int(self.offsets[-1]) + 1, sites))
+        edges = np.unique(np.concatenate([[0], starts, [len(self)]]))
+        return [(slice(start, stop), self.part(start, stop)) for start, stop in pairwise(edges.tolist())]
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -84,15 +91,19 @@ class Layer:
         out, offsets, grid = [], maps.offsets, maps.grid
         for group, patcher in enumerate(self.patchers):
             windows, offsets, grid = maps.windows(patcher)
-            if self.embedding is None:
-                values = windows.astype(np.float32, copy=False) @ self.weights[group] + self.biases[group]
-            else:
-                bias = self.biases[group]
-                values = np.empty((len(windows), len(bias)), np.float32)
-                add_rows(self.tables[group], windows, bias, 0, len(bias), values)
-            activate(values, ACTIVATIONS[self.activation])
-            out.append(values)
+            out.append(self.activations(group, windows))
         return Maps(np.concatenate(out, axis=1) if len(out) > 1 else out[0], offsets, grid)
+
+    def activations(self, group: int, windows: npt.NDArray[np.generic]) -> Float32s:
+        """Activations (m, F) float32 of a group's windows (m, window * channels), or (m, width) rows of tokens."""
+        if self.embedding is None:
+            values = windows.astype(np.float32, copy=False) @ self.weights[group] + self.biases[group]
+        else:
+            bias = self.biases[group]
+            values = np.empty((len(windows), len(bias)), np.float32)
+            add_rows(self.tables[group], windows, bias, 0, len(bias), values)
+        activate(values, ACTIVATIONS[self.activation])
+        return values
 
     def next_input(self, maps: Maps) -> Maps:
         """Activations as the next layer takes them: signs are -1 and +1, so that they are a bit each."""
@@ -112,7 +123,7 @@ class Layer:
         sums = np.empty((len(maps) * regions, self.channels), np.float32)
         sum_rows(pointers, order, np.ones(len(order), np.float32), maps.values, 0, len(sums), sums)
         lengths = self.regions.lengths(np.diff(maps.offsets), axes)
-        return self.regions.nest(sums.reshape(len(maps), regions, -1)), lengths
+        return self.regions.nest(sums.reshape(len(maps), regions, self.channels)), lengths
 
 
 def embed(ids: Int32s, lookup: Int32s) -> Int32s:

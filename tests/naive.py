@@ -360,3 +360,19 @@ def slopes(loss, values: np.ndarray, step: float = 1e-5) -> np.ndarray:
         down[at] -= step
         out[at] = (loss(up) - loss(down)) / (2 * step)
     return out
+
+
+def grid_convolved(
+    image: np.ndarray, window: tuple[int, ...], stride: tuple[int, ...], padding: str, weights: np.ndarray
+) -> np.ndarray:
+    """(out_sites, filters) of one n-d example (*grid, channels), zeros beyond its edges, sites in row-major order."""
+    shape, channels = image.shape[:-1], image.shape[-1]
+    axes = [_axis_windows(*axis, padding) for axis in zip(shape, window, stride, strict=True)]
+    rows = []
+    for places in itertools.product(*axes):
+        total = np.zeros(weights.shape[1])
+        for number, site in enumerate(itertools.product(*places)):
+            if all(0 <= at < size for at, size in zip(site, shape, strict=True)):
+                total += image[site].astype(np.float64) @ weights[number * channels : (number + 1) * channels]
+        rows.append(total)
+    return np.array(rows)

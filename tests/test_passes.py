@@ -1,0 +1,150 @@
+"""What a pass keeps: held-out rows, the row sample, class numbers, counts."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqbag.bags import Bags
+from seqbag.batch import LabelColumn
+from seqbag.codebook import ExactCodebook
+from seqbag.errors import DataError
+from seqbag.layer import Maps
+from seqbag.passes import ClassIndex, LayerCounts, RowSample, concatenate, empty_input, hold_out, stream, take
+from seqbag.patches import Patcher
+from seqbag.progress import Silent
+from seqbag.regions import Regions
+from tests.memory import MemorySource, label_column
+from tests.test_layer import sequences_of
+
+
+def scattered(number: int, seed: int) -> int:
+    """SplitMix64 in Python's integers."""
+    mask = 2**64 - 1
+    bits = ((number + seed) * 0x9E3779B97F4A7C15 + seed) & mask
+    bits = ((bits ^ bits >> 30) * 0xBF58476D1CE4E5B9) & mask
+    bits = ((bits ^ bits >> 27) * 0x94D049BB133111EB) & mask
+    return bits ^ bits >> 31
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 50), st.floats(0, 1, exclude_max=True), st.integers(0, 2**32))
+def test_hold_out_depends_on_the_row_alone(first, rows, fraction, seed):
+    held = hold_out(first, rows, fraction, seed)
+    assert held.tolist() == [bool(scattered(first + i, seed) < int(fraction * 2**64)) for i in range(rows)]
+    cut = rows // 3
+    parts = [hold_out(first, cut, fraction, seed), hold_out(first + cut, rows - cut, fraction, seed)]
+    np.testing.assert_array_equal(np.concatenate(parts), held)
+
+
+def test_hold_out_keeps_the_fraction():
+    for fraction in (0.0, 0.1, 0.5, 0.999):
+        shares = [hold_out(0, 20_000, fraction, seed).mean() for seed in range(3)]
+        np.testing.assert_allclose(shares, fraction, atol=0.01)
+    assert not hold_out(0, 20_000, 0.0, 0).any()
+    assert (hold_out(0, 100, 0.5, 0) != hold_out(0, 100, 0.5, 1)).any()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 20), st.integers(0, 9), st.data())
+def test_the_row_sample_is_the_smallest_hashes_in_any_batching(lengths, size, seed, data):
+    maps = sequences_of(lengths)
+    n = len(lengths)
+    smallest = sorted(range(n), key=lambda row: scattered(row, seed + 1))[:size]
+    edges = [0, *sorted(data.draw(st.lists(st.integers(0, n), max_size=6))), n]
+    sample = RowSample(size, seed)
+    for start, stop in itertools.pairwise(edges):
+        sample.update(maps.part(start, stop), start)
+    sampled = sample.maps()
+    expected = take(maps, np.array(smallest))
+    np.testing.assert_array_equal(sampled.offsets, expected.offsets)
+    np.testing.assert_array_equal(sampled.values, expected.values)
+    np.testing.assert_array_equal(sample.maps().values, sampled.values)
+
+
+def test_take_and_concatenate():
+    maps = sequences_of([2, 0, 3])
+    taken = take(maps, np.array([2, 1, 2]))
+    assert taken.offsets.tolist() == [0, 3, 3, 6]
+    assert taken.values.tolist() == maps.values[2:].tolist() * 2
+    whole = concatenate([maps.part(0, 2), maps.part(2, 2), maps.part(2, 3)])
+    np.testing.assert_array_equal(whole.offsets, maps.offsets)
+    np.testing.assert_array_equal(whole.values, maps.values)
+    vectors = Maps(np.arange(8, dtype=np.float32).reshape(4, 2), np.array([0, 2, 4]), (2,))
+    assert take(vectors, np.array([1])).values.tolist() == [[4, 5], [6, 7]]
+    assert take(vectors, np.array([1])).grid == (2,)
+
+
+def test_classes_are_numbered_as_met_and_sorted_at_the_end():
+    index = ClassIndex()
+    assert index.update(label_column(["warn", "error", "warn"]), 0).tolist() == [0, 1, 0]
+    assert index.update(label_column(["info", "error"]), 3).tolist() == [2, 1]
+    names, places = index.order()
+    assert names == ("error", "info", "warn")
+    assert places.tolist() == [2, 0, 1]
+
+
+def test_label_errors():
+    def message(labels, first=0):
+        with pytest.raises(DataError) as error:
+            ClassIndex().update(labels, first)
+        return str(error.value)
+
+    assert message(None) == "the source has no labels: name the column with --label"
+    assert message(label_column(["a", None, None]), 100) == (
+        'row 102 has no label (2 in this batch): leave such rows out with --where "LABEL IS NOT NULL"'
+    )
+    many = LabelColumn(np.arange(65_537, dtype=np.int32), tuple(map(str, range(65_537))))
+    assert message(many) == "the label column has over 65536 distinct values: is it the right column?"
+    for names, found in (((), "no rows"), (("on'e",), 'only "on\'e"')):
+        index = ClassIndex()
+        index.update(LabelColumn(np.zeros(len(names), np.int32), names), 0)
+        with pytest.raises(DataError) as error:
+            index.order()
+        assert str(error.value) == f"the label column holds {found}: training needs rows of two classes or more"
+
+
+def test_stream_numbers_rows_and_refuses_none():
+    rows = [f"line {i}" for i in range(10)]
+    source = MemorySource("text", (rows, ["a"] * 10), most=4)
+    assert [(first, len(batch)) for first, batch in stream(source, Silent(), "")] == [(0, 4), (4, 4), (8, 2)]
+    with pytest.raises(DataError) as error:
+        list(stream(MemorySource("text", ([], [])), Silent(), ""))
+    assert str(error.value) == "rows in memory has no rows: there is nothing to read"
+
+
+def test_empty_input():
+    for kind, rows in (("text", ["", ""]), ("tokens", [[], []])):
+        batch = next(MemorySource(kind, (rows, ["a", "b"])).batches(9))
+        assert empty_input(batch)
+    assert not empty_input(next(MemorySource("text", (["", "x"], ["a", "b"])).batches(9)))
+
+
+def test_counts_do_not_depend_on_batches():
+    lengths = np.random.default_rng(0).integers(0, 6, 40).tolist()
+    maps, labels = sequences_of(lengths), np.arange(40, dtype=np.int32) % 3
+    held = hold_out(0, 40, 0.3, 0)
+
+    def counted(edges):
+        patchers = tuple(Patcher((width,), (1,), "same") for width in (1, 3))
+        books = [ExactCodebook(width, 1000) for width in (1, 3)]
+        counts = LayerCounts(patchers, books, Regions("tail", (2,)), Bags(2, 2), Bags(2, 2))
+        for start, stop in itertools.pairwise(edges):
+            rows = slice(start, stop)
+            counts.update(maps.part(start, stop), labels[rows], held[rows], np.empty((stop - start, 0), np.float16))
+        return counts
+
+    whole, parts = counted([0, 40]), counted([0, 7, 7, 30, 40])
+    assert whole.patches == parts.patches == 2 * sum(lengths)
+    assert whole.bags.rows == int((~held).sum())
+    assert whole.held_out.rows == int(held.sum())
+    for a, b in zip(whole.codebooks, parts.codebooks, strict=True):
+        np.testing.assert_array_equal(a.windows, b.windows)
+        np.testing.assert_array_equal(a.counts, b.counts)
+        assert a.counts.sum() == sum(lengths)
+    for a, b in ((whole.bags, parts.bags), (whole.held_out, parts.held_out)):
+        np.testing.assert_array_equal(a.pointers, b.pointers)
+        np.testing.assert_array_equal(a.codes, b.codes)
+        np.testing.assert_array_equal(a.counts, b.counts)
