@@ -66,6 +66,21 @@ def save(model: Model, path: Path) -> int:
     return len(data)
 
 
+def check_writable(path: Path) -> None:
+    """Find out before the work whether a file can be written there. Raises DataError naming the path and the cause."""
+    cause = None
+    if path.is_dir():
+        cause = "it is a folder"
+    elif path.exists() and not path.is_file():
+        cause = "it is not a regular file"
+    elif not path.parent.is_dir():
+        cause = f"there is no folder {path.parent}"
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        cause = f"the folder {path.parent} is read-only"
+    if cause is not None:
+        raise DataError(f"{path} cannot be written ({cause}): choose another place with --out")
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file beside its place and move it there. Raises DataError naming the path and the cause."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")

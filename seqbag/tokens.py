@@ -41,6 +41,7 @@ import numpy.typing as npt
 from seqbag.batch import Int32s, Int64s, TextColumn, TokensColumn, UInt8s
 from seqbag.errors import DataError, ModelError, UsageError
 from seqbag.kernels import tokenise
+from seqbag.kernels.tokenclass import MASKS
 
 Tokenizer: TypeAlias = Literal["words", "chars", "bytes", "list"]
 Int16s: TypeAlias = npt.NDArray[np.int16]
@@ -123,6 +124,15 @@ class Encoder:
         tokenise.whole(data, offsets, self.vocabulary, ids)
         starts, sizes = (offsets[:-1], np.diff(offsets).astype(np.int32)) if locate else _NOWHERE
         return ids, column.offsets - first, starts, sizes
+
+
+def mask_texts(vocabulary: int) -> dict[int, str]:
+    """The masks of `words` by their ids: where a rare word shares the id of one, the mask is what was meant."""
+    named = [mask for mask in MASKS if mask]
+    ends = np.cumsum([0, *map(len, named)])
+    column = TextColumn(np.frombuffer("".join(named).encode(), np.uint8), ends)
+    ids, _ = Encoder("list", vocabulary).encode(TokensColumn(column, np.array([0, len(named)])))
+    return dict(zip(ids.tolist(), named, strict=True))
 
 
 class Vocabulary:

@@ -7,8 +7,10 @@ train filters and an auxiliary classifier on the counts. A last pass measures th
 
 from __future__ import annotations
 
+import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +30,8 @@ from seqbag.patches import Patcher
 from seqbag.progress import Progress, Silent
 from seqbag.projection import Moments, Projection
 from seqbag.regions import Regions
-from seqbag.tokens import Encoder, Spans, Vocabulary
+from seqbag.store import Model
+from seqbag.tokens import Encoder, Spans, Vocabulary, mask_texts
 
 EXACT_CODES = 1 << 18
 KMEANS_CODES = 2048
@@ -70,6 +73,32 @@ class Trained:
 
 
 def train(source: Source, config: TrainConfig, progress: Progress | None = None) -> Trained:
+    def report(self) -> dict[str, Any]:
+        """The figures as JSON values; accuracies are null where nothing was held out."""
+        figures: dict[str, Any] = {"rows": self.rows, "classes": len(self.network.classes)}
+        figures["layers"] = [{name: _known(value) for name, value in asdict(layer).items()} for layer in self.layers]
+        return {**figures, "valid_accuracy": _known(self.valid_accuracy), "seconds": self.seconds}
+
+    def model(self, columns: dict[str, Any]) -> Model:
+        """What `save` writes. columns: `kind`, `input` and `label` of the source, for later sources to be read by."""
+        lookup, vocabulary = self.network.lookup, self.vocabulary
+        if lookup is None or vocabulary is None:
+            return Model(self.network, columns, self.report())
+        words = columns.get("kind") == "text" and self.network.config.tokenizer == "words"
+        masks = mask_texts(len(vocabulary)) if words else {}
+        texts = [masks.get(token) or vocabulary.decode(token) for token in np.flatnonzero(lookup > UNKNOWN).tolist()]
+        windows = [embed(windows, lookup) for windows in self.windows]
+        return Model(self.network, columns, self.report(), texts, windows, self.window_counts)
+
+
+def _listed(classes: tuple[str, ...], most: int = 8) -> str:
+    more = f" and {len(classes) - most} more" if len(classes) > most else ""
+    return f"{len(classes)} classes: {', '.join(classes[:most])}{more}"
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
+
     """Train a net on a source of labelled rows. Raises DataError with one line for data that cannot be trained on."""
     with Workers(config.threads) as workers:
         return _Trainer(source, config, progress or Silent(), workers).run()
@@ -139,6 +168,7 @@ class _Trainer:
         classes, order = self.index.order()
         counts.bags.relabel(order)
         counts.held_out.relabel(order)
+        self.progress.note(f"{_listed(classes)}; {counts.held_out.rows:,} of {self.rows:,} rows held out")
         self.network.classes = classes
         self.network.lookup = self._lookup()
         return counts

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from seqbag.batch import TextColumn, TokensColumn
 from seqbag.errors import DataError, ModelError, UsageError
-from seqbag.tokens import Encoder, Vocabulary
+from seqbag.tokens import Encoder, Vocabulary, mask_texts
 from tests import naive
 
 # Pieces that the masks are made of, so that random lines come near every rule and its borders.
@@ -284,3 +284,10 @@ def test_vocabularies_travel() -> None:
             Vocabulary.from_arrays(vocabulary.arrays() | {name: damage})
     with pytest.raises(ModelError, match="needs the arrays"):
         Vocabulary.from_arrays({})
+
+
+def test_the_masks_are_known_by_the_ids_the_tokeniser_gives_them() -> None:
+    line = b"at 18:01:47 from 10.0.0.1 by mail@example.org 12345"
+    ids, _ = Encoder("words", 512).encode(TextColumn(np.frombuffer(line, np.uint8), np.array([0, len(line)])))
+    named = mask_texts(512)
+    assert [named.get(i) for i in ids.tolist()] == [None, "<time>", None, "<ip>", None, "<email>", "<num>"]

@@ -1,0 +1,120 @@
+"""`seqbag train`."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from threadpoolctl import threadpool_limits
+
+from seqbag.config import TrainConfig
+from seqbag.head import ACTIVATIONS
+from seqbag_cli.options import (
+    Bytes,
+    Function,
+    Numbers,
+    column_options,
+    output_options,
+    print_json,
+    size_text,
+    source_option,
+)
+from seqbag_cli.progress import show_progress
+
+if TYPE_CHECKING:
+    from seqbag.batch import Source
+    from seqbag.progress import Progress
+    from seqbag.trainer import Trained
+
+_READING_SHARE = 4  # of --memory, one part in this many is the reader's
+
+
+def setting(flag: str, name: str, help_text: str, **kind: Any) -> Callable[[Function], Function]:
+    """An option that sets one field of TrainConfig, whose default it shows and leaves alone."""
+    default = getattr(TrainConfig, name)
+    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
+    told = "" if default is None else f"  [default: {shown if name != 'memory' else size_text(default)}]"
+    return click.option(flag, name, help=help_text + told, **kind)
+
+
+@click.command(epilog='Example: seqbag train --source "logs/*.parquet" --where "level <> \'DEBUG\'" --out app.seqbag')
+@source_option()
+@column_options(labels=True)
+@setting("--tokenizer", "tokenizer", "How text becomes tokens.", type=click.Choice(["words", "chars", "bytes"]))
+@setting("--layers", "layers", "Layers, each trained in one pass.", type=int)
+@setting("--window", "windows", "Widths of windows, side by side in a layer.", metavar="W[,W...]", type=Numbers())
+@setting("--filters", "filters", "Filters for each width.", type=int)
+@setting("--codebook", "codebook", "Distinct windows kept for each width.", type=int)
+@setting("--regions", "regions", "Pooling: whole, tail:8,2,1 or grid:2; else chosen on held-out rows.", metavar="SPEC")
+@setting("--activation", "activation", "Activation; sign is for packed models.", type=click.Choice(list(ACTIVATIONS)))
+@setting("--epochs", "epochs", "Epochs over the counts; else chosen by the number of rows.", type=int)
+@setting("--valid-fraction", "valid_fraction", "Rows held out to measure on.", type=float)
+@setting("--memory", "memory", "Memory for the process.", type=Bytes())
+@setting("--seed", "seed", "Same seed, same model.", type=int)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default="model.seqbag", show_default=True, help="Model file to write."
+)
+@output_options
+def train(source: str, out: Path, threads: int, as_json: bool, quiet: bool, **options: Any) -> None:
+    """Train a net on labelled rows and write a model file.
+
+    Without column options the label is the column `label`, and the input is found by type and usual name: lists
+    `events` or `tokens`, text `message`, `text` or `line`, images `img` or `image`.
+    """
+    from seqbag.store import check_writable, save
+
+    names = {field.name for field in fields(TrainConfig)}
+    settings = {name: options.pop(name) for name in names & set(options)}
+    config = TrainConfig(threads=threads, **{name: value for name, value in settings.items() if value is not None})
+    check_writable(out)
+    # The matrix products of a step are small: BLAS threads that wait for one another cost more than they bring.
+    with threadpool_limits(1), show_progress(quiet) as progress:
+        from seqbag_connectors import open_source
+
+        opened = open_source(source, threads=threads, memory_bytes=config.memory // _READING_SHARE, **options)
+        trained = _train(opened, config, progress)
+        columns = {name: getattr(opened, name, None) for name in ("kind", "input", "label")}
+        model = trained.model(columns)
+        model_bytes = save(model, out)
+    report = {**model.report, "model_bytes": model_bytes, "peak_memory_bytes": peak_memory()}
+    if as_json:
+        print_json(report)
+    else:
+        _summary(report, out)
+
+
+def _train(source: Source, config: TrainConfig, progress: Progress) -> Trained:
+    from seqbag.trainer import train
+
+    progress.note(source.describe())
+    how = f"tokenizer {config.tokenizer}, " if source.kind == "text" else ""
+    widths = ", ".join(map(str, config.windows))
+    progress.note(
+        f"{how}{config.layers} layer{'s' * (config.layers > 1)}, windows of {widths}, {config.filters} filters each"
+    )
+    trained = train(source, config, progress)
+    replaced = getattr(source, "replaced", 0)
+    if replaced:
+        progress.note(f"{replaced:,} byte sequences that are not UTF-8 were replaced")
+    return trained
+
+
+def _summary(report: dict[str, Any], out: Path) -> None:
+    accuracy = report["valid_accuracy"]
+    measured = "nothing was held out to measure on" if accuracy is None else f"accuracy {accuracy:.4f} on held-out rows"
+    print(f"{report['rows']:,} rows, {report['classes']} classes: {measured}")
+    print(
+        f"{out} ({size_text(report['model_bytes'])}) in {report['seconds']:.1f} s, "
+        f"peak memory {size_text(report['peak_memory_bytes'])}"
+    )
+
+
+def peak_memory() -> int:
+    """The most bytes of memory this process has held."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
