@@ -17,6 +17,7 @@ _MOMENTUM = 0.1  # of the running mean and variance of the features
 class _Tape:
     """What the backward pass needs of a forward pass."""
 
+    share: Float32s
     scale: Float32s
     features: Float32s
     inputs: Float32s
@@ -66,12 +67,17 @@ class Classifier:
         out: Float32s = values @ self.parameters["out"] + self.parameters["out_bias"]
         return out
 
-    def training_pass(self, features: Float32s) -> tuple[Float32s, _Tape]:
-        """Logits with the batch's own statistics and with dropout, and the tape that `backward` reads."""
-        mean, variance = features.mean(0), features.var(0)
-        share = _MOMENTUM if self._started else 1.0
-        self.mean = (self.mean * (1 - share) + share * mean).astype(np.float32)
-        self.variance = (self.variance * (1 - share) + share * variance).astype(np.float32)
+    def training_pass(self, features: Float32s, weights: Float32s) -> tuple[Float32s, _Tape]:
+        """Logits with the batch's own statistics and with dropout, and the tape that `backward` reads.
+
+        features: (n, d); weights: (n,), the rows each stands for, as the statistics are those of the rows.
+        """
+        share = weights / weights.sum()
+        mean = share @ features
+        variance = share @ np.square(features - mean)
+        momentum = _MOMENTUM if self._started else 1.0
+        self.mean = (self.mean * (1 - momentum) + momentum * mean).astype(np.float32)
+        self.variance = (self.variance * (1 - momentum) + momentum * variance).astype(np.float32)
         self._started = True
         scale = 1 / np.sqrt(variance + np.float32(1e-6) + np.float32(1e-4) * variance.mean())
         normal = (features - mean) * scale
@@ -81,7 +87,7 @@ class Classifier:
             hidden = np.maximum(inputs @ self.parameters["hidden"] + self.parameters["hidden_bias"], 0)
             activity, kept_hidden = self._drop(hidden)
         logits = activity @ self.parameters["out"] + self.parameters["out_bias"]
-        return logits, _Tape(scale, normal, inputs, kept, hidden, activity, kept_hidden)
+        return logits, _Tape(share, scale, normal, inputs, kept, hidden, activity, kept_hidden)
 
     def backward(self, gradient: Float32s, tape: _Tape, into: Gradients) -> Float32s:
         """Gradient (n, classes) of the logits to that of the features (n, d); the parameters' go to `into`."""
@@ -97,9 +103,9 @@ class Classifier:
             gradient = gradient @ self.parameters["hidden"].T
         if tape.kept is not None:
             gradient *= tape.kept
-        shared = np.einsum("nd,nd->d", gradient, tape.features) / np.float32(len(gradient))
-        gradient -= gradient.mean(0)
-        gradient -= tape.features * shared
+        through_mean = gradient.sum(0)
+        through_variance = np.einsum("nd,nd->d", gradient, tape.features)
+        gradient -= tape.share[:, None] * (through_mean + tape.features * through_variance)
         gradient *= tape.scale
         return gradient
 

@@ -130,7 +130,7 @@ class Head:
         self, bags: Bags, chosen: npt.NDArray[np.intp], target: Float32s, weight: Float32s, optimiser: Adam, rate: float
     ) -> float:
         features, sums, tapes = self._forward(bags, chosen)
-        logits, tape = self.classifier.training_pass(features)
+        logits, tape = self.classifier.training_pass(features, weight)
         probabilities = softmax(logits)
         loss = -np.log(np.maximum(probabilities, np.float32(1e-12)))
         mean_loss = float((loss * target).sum(1) @ weight / max(float(weight.sum()), 1e-12))
