@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
@@ -46,14 +45,14 @@ class Network:
 
     def features(self, maps: Maps) -> Float32s:
         """Pooled features (n, d) float32 of all layers."""
-        parts = [self._features(part)[0] for part in _parts(maps)]
+        parts = [self._features(part)[0] for _, part in maps.parts(_SITES)]
         if not parts:
             return np.empty((0, sum(layer.features(_axes(maps)) for layer in self.layers)), np.float32)
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def forward(self, maps: Maps) -> tuple[Float32s, Maps]:
         """Pooled features of all layers, and the last layer's output as the next layer's input."""
-        pieces = [self._features(part) for part in _parts(maps)] or [self._features(maps)]
+        pieces = [self._features(part) for _, part in maps.parts(_SITES)] or [self._features(maps)]
         features, outputs = [piece[0] for piece in pieces], [piece[1] for piece in pieces]
         lengths = np.concatenate([np.diff(output.offsets) for output in outputs])
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -75,13 +74,6 @@ class Network:
             features.append(pooled_features(*layer.pool(activations)))
             maps = layer.next_input(activations)
         return np.concatenate(features, axis=1), maps
-
-
-def _parts(maps: Maps) -> list[Maps]:
-    """The maps in runs of whole examples of about `_SITES` sites."""
-    starts = np.searchsorted(maps.offsets, np.arange(0, int(maps.offsets[-1]) + 1, _SITES))
-    edges = np.unique(np.concatenate([[0], starts, [len(maps)]]))
-    return [maps.part(start, stop) for start, stop in pairwise(edges)]
 
 
 def _axes(maps: Maps) -> int:

@@ -36,6 +36,8 @@ from seqbag.tokens import Encoder, Spans, Vocabulary, mask_texts
 EXACT_CODES = 1 << 18
 KMEANS_CODES = 2048
 _SAMPLE_ROWS = 4096
+_SAMPLE_SITES = 1 << 16  # of the sampled rows that are clustered
+_SITES = 1 << 14  # sites whose activations are held at once
 _PROJECTED = 64
 _TAIL = "tail:8,2,1"
 _KEPT_WINDOWS = 2000  # the commonest, kept in the model to explain it
@@ -71,8 +73,6 @@ class Trained:
     windows: list[Int32s] = field(default_factory=list)
     window_counts: list[Int64s] = field(default_factory=list)
 
-
-def train(source: Source, config: TrainConfig, progress: Progress | None = None) -> Trained:
     def report(self) -> dict[str, Any]:
         """The figures as JSON values; accuracies are null where nothing was held out."""
         figures: dict[str, Any] = {"rows": self.rows, "classes": len(self.network.classes)}
@@ -99,6 +99,8 @@ def _listed(classes: tuple[str, ...], most: int = 8) -> str:
 def _known(value: float) -> float | None:
     return None if math.isnan(value) else value
 
+
+def train(source: Source, config: TrainConfig, progress: Progress | None = None) -> Trained:
     """Train a net on a source of labelled rows. Raises DataError with one line for data that cannot be trained on."""
     with Workers(config.threads) as workers:
         return _Trainer(source, config, progress or Silent(), workers).run()
@@ -166,9 +168,9 @@ class _Trainer:
         if not anything:
             raise DataError(f"{self.source.describe()}: every row is empty, there is nothing to learn from")
         classes, order = self.index.order()
+        self.progress.note(f"{_listed(classes)}; {counts.held_out.rows:,} of {self.rows:,} rows held out")
         counts.bags.relabel(order)
         counts.held_out.relabel(order)
-        self.progress.note(f"{_listed(classes)}; {counts.held_out.rows:,} of {self.rows:,} rows held out")
         self.network.classes = classes
         self.network.lookup = self._lookup()
         return counts
@@ -193,17 +195,21 @@ class _Trainer:
 
     def _count_vectors(self, number: int) -> LayerCounts:
         """A later pass: rows go through the frozen layers, their windows to the nearest of k centroids."""
-        _, outputs = self.network.forward(self._embedded(self.sample.maps()))
+        sample = self.sample.maps()
+        rows = max(1, int(np.searchsorted(sample.offsets, _SAMPLE_SITES, side="right")) - 1)
+        _, sampled = self.network.forward(self._embedded(sample.part(0, rows)))
         patchers = self._patchers()
-        books = [self._centroids(outputs, patcher) for patcher in patchers]
+        books = [self._centroids(sampled, patcher) for patcher in patchers]
         regions = self.network.layers[-1].regions
         dense = sum(layer.features() for layer in self.network.layers)
         bags, held_bags = (Bags(len(books), regions.count(), dense) for _ in range(2))
         counts = LayerCounts(patchers, books, regions, bags, held_bags)
-        for first, rows in stream(self.source, self.progress, f"layer {number + 1}: counting windows"):
-            features, maps = self.network.forward(self.network.encode(rows.input))
-            held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
-            counts.update(maps, self._labels(rows, first), held, features.astype(np.float16))
+        for first, batch in stream(self.source, self.progress, f"layer {number + 1}: counting windows"):
+            held = hold_out(first, len(batch), self.config.valid_fraction, self.config.seed)
+            labels = self._labels(batch, first)
+            for part, maps in self.network.encode(batch.input).parts(_SITES):
+                features, outputs = self.network.forward(maps)
+                counts.update(outputs, labels[part], held[part], features.astype(np.float16))
         return counts
 
     def _centroids(self, outputs: Maps, patcher: Patcher) -> KMeans:
