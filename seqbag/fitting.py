@@ -36,8 +36,9 @@ class Fitter:
         """Train a layer on its counts. Returns it, its classifier and the accuracy on the held-out bags."""
         head = self._head(counts, network)
         schedule = Schedule.for_rows(counts.bags.rows, self.config.epochs)
-        accuracy = self._run(head, counts, schedule, task, self.progress)
+        self._run(head, counts, schedule, task, self.progress)
         head.calibrate(counts.bags, _CALIBRATION_BAGS, self.rng)
+        accuracy = head.accuracy(counts.held_out)
         filters = head.filters
         frozen = [filters.frozen(group) for group in range(len(counts.patchers))]
         embedding = None
@@ -52,6 +53,8 @@ class Fitter:
         whole = replace(
             counts, regions=Regions("whole"), bags=counts.bags.coarsen(), held_out=counts.held_out.coarsen()
         )
+        if counts.held_out.size == 0:
+            return whole
         schedule = Schedule.for_rows(counts.bags.rows, self.config.epochs)
         probe = replace(schedule, epochs=max(1, schedule.epochs // 3))
         scores = []

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -80,15 +81,21 @@ class Trained:
         return {**figures, "valid_accuracy": _known(self.valid_accuracy), "seconds": self.seconds}
 
     def model(self, columns: dict[str, Any]) -> Model:
-        """What `save` writes. columns: `kind`, `input` and `label` of the source, for later sources to be read by."""
+        """What `save` writes. columns: `kind`, `input` and `label` of the source, for later sources to be read by.
+
+        Of the report all but the seconds is kept: the same training gives the same file.
+        """
+        report = self.report()
+        for figures in (report, *report["layers"]):
+            del figures["seconds"]
         lookup, vocabulary = self.network.lookup, self.vocabulary
         if lookup is None or vocabulary is None:
-            return Model(self.network, columns, self.report())
+            return Model(self.network, columns, report)
         words = columns.get("kind") == "text" and self.network.config.tokenizer == "words"
         masks = mask_texts(len(vocabulary)) if words else {}
         texts = [masks.get(token) or vocabulary.decode(token) for token in np.flatnonzero(lookup > UNKNOWN).tolist()]
         windows = [embed(windows, lookup) for windows in self.windows]
-        return Model(self.network, columns, self.report(), texts, windows, self.window_counts)
+        return Model(self.network, columns, report, texts, windows, self.window_counts)
 
 
 def _listed(classes: tuple[str, ...], most: int = 8) -> str:
@@ -115,6 +122,7 @@ class _Trainer:
         self.sample = RowSample(_SAMPLE_ROWS, config.seed)
         self.index = ClassIndex()
         self.rows = 0
+        self.fingerprint = source.fingerprint
         self.reports: list[LayerReport] = []
         self.network = Network(config, (), None)
         self.fitter = Fitter(config, self.rng, workers, self.progress)
@@ -168,6 +176,8 @@ class _Trainer:
         if not anything:
             raise DataError(f"{self.source.describe()}: every row is empty, there is nothing to learn from")
         classes, order = self.index.order()
+        if counts.bags.rows == 0:
+            raise DataError(f"all {self.rows} rows are held out: give a smaller --valid-fraction")
         self.progress.note(f"{_listed(classes)}; {counts.held_out.rows:,} of {self.rows:,} rows held out")
         counts.bags.relabel(order)
         counts.held_out.relabel(order)
@@ -204,7 +214,7 @@ class _Trainer:
         dense = sum(layer.features() for layer in self.network.layers)
         bags, held_bags = (Bags(len(books), regions.count(), dense) for _ in range(2))
         counts = LayerCounts(patchers, books, regions, bags, held_bags)
-        for first, batch in stream(self.source, self.progress, f"layer {number + 1}: counting windows"):
+        for first, batch in self._again(f"layer {number + 1}: counting windows"):
             held = hold_out(first, len(batch), self.config.valid_fraction, self.config.seed)
             labels = self._labels(batch, first)
             for part, maps in self.network.encode(batch.input).parts(_SITES):
@@ -242,7 +252,7 @@ class _Trainer:
         """Measure the net on the held-out rows as they really are; refit the classifier unless it was exact."""
         bags, held_out = (Bags(0, 1, sum(layer.features() for layer in self.network.layers)) for _ in range(2))
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
-        for first, rows in stream(self.source, self.progress, "measuring"):
+        for first, rows in self._again("measuring"):
             held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
             labels = self._labels(rows, first)
             maps = self.network.encode(rows.input)
@@ -264,8 +274,20 @@ class _Trainer:
         known = len(self.index.numbers)
         labels = self.index.update(rows.labels, first)
         if len(self.index.numbers) != known:
-            raise DataError(f"{self.source.describe()} changed between passes: train again on data that stays as it is")
+            raise self._changed()
         return self.index.order()[1][labels]
+
+    def _again(self, task: str) -> Iterator[tuple[int, Rows]]:
+        """The rows once more. Raises DataError if they are seen to be others than before."""
+        read = 0
+        for first, rows in stream(self.source, self.progress, task):
+            read = first + len(rows)
+            yield first, rows
+        if read != self.rows or self.source.fingerprint != self.fingerprint:
+            raise self._changed()
+
+    def _changed(self) -> DataError:
+        return DataError(f"{self.source.describe()} changed between passes: train again on data that stays as it is")
 
     def _patchers(self) -> tuple[Patcher, ...]:
         return tuple(Patcher((width,), (1,), "same") for width in self.config.windows)

@@ -32,7 +32,7 @@ def test_training_uses_the_batch_and_keeps_a_running_mean():
     wide = {name: value.astype(np.float64) for name, value in classifier.parameters.items()}
     first, second = features_of(40, 4, 0), features_of(40, 4, 1)
     for batch in (first, second):
-        logits, _ = classifier.training_pass(batch)
+        logits, _ = classifier.training_pass(batch, np.ones(40, np.float32))
         expected = naive.head_logits(wide, naive.standardised(batch.astype(np.float64)))
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(classifier.mean, 0.9 * first.mean(0) + 0.1 * second.mean(0), rtol=1e-5)
@@ -43,26 +43,22 @@ def test_training_uses_the_batch_and_keeps_a_running_mean():
 def test_gradients_match_finite_differences(hidden):
     features, classifier = features_of(30, 4), Classifier(4, hidden, 3, np.random.default_rng(1))
     pull = np.random.default_rng(2).standard_normal((30, 3)).astype(np.float32)  # of the logits
-    _, tape = classifier.training_pass(features)
+    weights = np.random.default_rng(4).random(30).astype(np.float32) + np.float32(0.2)
+    _, tape = classifier.training_pass(features, weights)
     into = Gradients()
     back = classifier.backward(pull.copy(), tape, into)
     wide = {name: value.astype(np.float64) for name, value in classifier.parameters.items()}
+    wide_features = features.astype(np.float64)
 
     def loss(parameters, values):
-        return float((naive.head_logits(parameters, naive.standardised(values)) * pull).sum())
+        return float((naive.head_logits(parameters, naive.standardised(values, weights)) * pull).sum())
 
     assert set(into.values) == set(wide)
     for name, value in wide.items():
-        slopes = np.empty_like(value)
-        for at in np.ndindex(value.shape):
-            up, down = value.copy(), value.copy()
-            up[at] += 1e-5
-            down[at] -= 1e-5
-            slopes[at] = (loss(wide | {name: up}, features) - loss(wide | {name: down}, features)) / 2e-5
+        slopes = naive.slopes(lambda changed, name=name: loss(wide | {name: changed}, wide_features), value)
         np.testing.assert_allclose(into.values[name], slopes, rtol=2e-3, atol=2e-4 * np.abs(slopes).max())
     direction = np.random.default_rng(3).standard_normal(features.shape)
     direction[:, 1] = 0  # a constant feature has no slope worth the name
-    wide_features = features.astype(np.float64)
     step = 1e-5
     slope = (loss(wide, wide_features + step * direction) - loss(wide, wide_features - step * direction)) / (2 * step)
     assert np.isclose((back * direction).sum(), slope, rtol=2e-3)
@@ -71,8 +67,9 @@ def test_gradients_match_finite_differences(hidden):
 def test_dropout_is_seeded_scaled_and_off_at_inference():
     features = features_of(4000, 4)
     a, b = (Classifier(4, 3, 2, np.random.default_rng(5), dropout=0.5) for _ in range(2))
-    logits, tape = a.training_pass(features)
-    np.testing.assert_array_equal(logits, b.training_pass(features)[0])
+    weights = np.ones(4000, np.float32)
+    logits, tape = a.training_pass(features, weights)
+    np.testing.assert_array_equal(logits, b.training_pass(features, weights)[0])
     assert set(np.unique(tape.kept)) == {0, 2}
     assert abs(float(tape.kept.mean()) - 1) < 0.05
     np.testing.assert_array_equal(a.logits(features), a.logits(features))

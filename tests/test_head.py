@@ -1,0 +1,230 @@
+"""Training on bags against convolutions over the sequences themselves, without any counting."""
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from threadpoolctl import threadpool_limits
+
+from seqbag.bags import Bags
+from seqbag.classifier import Classifier
+from seqbag.codebook import ExactCodebook
+from seqbag.filters import TokenFilters
+from seqbag.head import EpochReport, Head, Schedule, _Labels
+from seqbag.layer import Maps
+from seqbag.parallel import Workers
+from seqbag.passes import LayerCounts
+from seqbag.patches import Patcher
+from seqbag.regions import Regions
+from tests import naive
+
+WIDTHS = (1, 3)
+
+
+def counts_of(sequences, labels, tails=(), held=None):
+    """Sequences of embedding rows, counted in one pass."""
+    regions = Regions("tail", tails) if tails else Regions("whole")
+    bags, held_out = (Bags(len(WIDTHS), regions.count()) for _ in range(2))
+    patchers = tuple(Patcher((width,), (1,), "same") for width in WIDTHS)
+    counts = LayerCounts(patchers, [ExactCodebook(width, 1 << 16) for width in WIDTHS], regions, bags, held_out)
+    offsets = np.concatenate([[0], np.cumsum([len(s) for s in sequences])]).astype(np.int64)
+    maps = Maps(np.array([t for s in sequences for t in s], np.int32), offsets)
+    n = len(sequences)
+    counts.update(
+        maps, np.array(labels, np.int32), np.zeros(n, np.bool_) if held is None else held, np.empty((n, 0), np.float16)
+    )
+    return counts
+
+
+def head_of(counts, filters=3, classes=3, tokens=6, dims=3, hidden=4, activation="relu", seed=0, workers=None):
+    rng, workers = np.random.default_rng(seed), workers or Workers(1)
+    classifier = Classifier(counts.regions.count() * (filters * len(WIDTHS) + 1), hidden, classes, rng)
+    made = TokenFilters(tokens, dims, WIDTHS, filters, rng, workers, quantise=activation == "sign")
+    windows = [book.windows for book in counts.codebooks]
+    return Head(windows, made, classifier, counts.regions, 1, activation, workers)
+
+
+def random_sequences(n, tokens=6, most=7, seed=0):
+    rng = np.random.default_rng(seed)
+    found = {tuple(rng.integers(1, tokens, rng.integers(0, most)).tolist()): None for _ in range(4 * n)}
+    return [list(sequence) for sequence in found][:n]
+
+
+def wide(head):
+    parameters = {**head.filters.parameters, **head.classifier.parameters}
+    return {name: value.astype(np.float64) for name, value in parameters.items()}
+
+
+class Recorder:
+    """Stands where the optimiser does and keeps the gradients."""
+
+    def step(self, gradients, rate):
+        self.gradients = gradients
+
+
+def gradients_of(head, bags, chosen, target, weight):
+    recorder = Recorder()
+    loss = head._step(bags, chosen, target, weight, recorder, 0.0)
+    return recorder.gradients, loss
+
+
+@pytest.mark.parametrize("tails", [(), (4, 1)])
+@pytest.mark.parametrize("activation", ["relu", "tanh", "sign"])
+def test_features_are_those_of_a_convolution(activation, tails):
+    sequences = random_sequences(20)
+    assert [] in sequences
+    counts = counts_of(sequences, [0] * 20, tails)
+    head = head_of(counts, activation=activation)
+    parameters = wide(head)
+    if activation == "sign":
+        parameters["embedding"] = np.sign(parameters["embedding"])
+        for group in range(len(WIDTHS)):
+            parameters[f"filters.{group}"] = naive.ternary(parameters[f"filters.{group}"])
+    chosen = np.array([5, 0, 19, 7])
+    expected = naive.head_features(parameters, [sequences[i] for i in chosen], tails, activation)
+    np.testing.assert_allclose(head.features(counts.bags, chosen), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+@pytest.mark.parametrize(("tails", "hidden"), [((), 4), ((2,), 4), ((2,), 0)])
+def test_gradients_match_finite_differences(activation, tails, hidden):
+    sequences = random_sequences(12)
+    labels = [i % 3 for i in range(12)]
+    counts = counts_of(sequences, labels, tails)
+    head = head_of(counts, activation=activation, hidden=hidden)
+    class_weights = np.array([0.5, 1.0, 1.5], np.float32)
+    target = _Labels(counts.bags, 3, class_weights, 0.2)._targets(np.arange(12))
+    weight = np.random.default_rng(1).random(12).astype(np.float32) + np.float32(0.5)
+    gradients, loss = gradients_of(head, counts.bags, np.arange(12), target, weight)
+    parameters = wide(head)
+    one_hot = np.eye(3)[labels]
+    expected_target = class_weights[labels][:, None] * (0.8 * one_hot + 0.2 / 3)
+    np.testing.assert_allclose(target, expected_target, rtol=1e-5)
+
+    def total(name, values):
+        changed = parameters | {name: values}
+        features = naive.standardised(naive.head_features(changed, sequences, tails, activation), weight)
+        return naive.cross_entropy(naive.head_logits(changed, features), expected_target, weight.astype(np.float64))
+
+    assert np.isclose(loss, total("out_bias", parameters["out_bias"]) * 12 / weight.sum(), rtol=1e-4)
+    assert set(gradients.values) == set(parameters)
+    for name, values in parameters.items():
+        slopes = naive.slopes(lambda changed, name=name: total(name, changed), values)
+        given = gradients.values[name]
+        if name == "embedding":
+            dense = np.zeros_like(slopes)
+            dense[gradients.rows[name]] = given
+            given, slopes[0] = dense, 0  # padding stays nought
+        error = np.linalg.norm(given - slopes) / np.linalg.norm(slopes)
+        assert error < 2e-3, name
+
+
+def test_a_bag_trains_as_the_rows_it_stands_for():
+    sequences = random_sequences(4)
+    rows, labels = [0, 1, 1, 1, 2, 3, 3], [0, 1, 1, 2, 2, 0, 1]
+    counts = counts_of([sequences[i] for i in rows], labels)
+    assert (counts.bags.size, counts.bags.rows) == (4, 7)
+    given = _Labels(counts.bags, 3, np.ones(3, np.float32), 0.1)
+    chosen, target, weight = next(given.epoch(np.random.default_rng(0), 1))
+    merged, _ = gradients_of(head_of(counts), counts.bags, chosen, target, weight)
+    one_hot = (0.9 * np.eye(3)[labels] + 0.1 / 3).astype(np.float32)
+    apart, _ = gradients_of(head_of(counts), counts.bags, np.array(rows), one_hot, np.ones(7, np.float32))
+    for name, value in apart.values.items():
+        np.testing.assert_allclose(merged.values[name], value, rtol=1e-3, atol=1e-5)
+
+
+def test_an_epoch_visits_every_row_once():
+    sequences = random_sequences(5)
+    counts = counts_of([sequences[i] for i in (0, 1, 1, 2, 2, 2, 3, 4)], [0, 0, 1, 2, 2, 0, 1, 1])
+    labels = _Labels(counts.bags, 3, np.ones(3, np.float32), 0.0)
+    assert labels.visits == 8
+    seen = np.zeros(5)
+    for (chosen, _, weight), size in zip(labels.epoch(np.random.default_rng(0), 3), (3, 3, 2), strict=True):
+        assert len(set(chosen.tolist())) == len(chosen)
+        seen[chosen] += weight * size / len(chosen)  # the loss is a mean over the bags of a step
+    np.testing.assert_allclose(seen, [1, 2, 3, 1, 1], rtol=1e-6)
+    _, target, _ = next(labels.epoch(np.random.default_rng(0), 1))
+    np.testing.assert_allclose(target, [[1, 0, 0], [0.5, 0.5, 0], [1 / 3, 0, 2 / 3], [0, 1, 0], [0, 1, 0]], rtol=1e-6)
+
+
+def toy(n, seed=0):
+    """Class 1 where token 3 is followed by token 4 somewhere: a width of 3 sees it, single tokens do not."""
+    rng = np.random.default_rng(seed)
+    sequences, labels = [], []
+    for i in range(n):
+        sequence = rng.integers(1, 9, 10).tolist()
+        for at in range(9):
+            if sequence[at : at + 2] == [3, 4]:
+                sequence[at + 1] = 5
+        at = int(rng.integers(0, 9))
+        sequence[at : at + 2] = [3, 4] if i % 2 else [4, 3]
+        sequences.append(sequence)
+        labels.append(int(any(pair == (3, 4) for pair in pairwise(sequence))))
+    return sequences, labels
+
+
+def fitted(counts, seed=0, threads=1, reports=None):
+    rng = np.random.default_rng(seed)
+    with Workers(threads) as workers, threadpool_limits(1):
+        head = head_of(counts, filters=40, classes=2, tokens=9, dims=8, hidden=16, seed=seed, workers=workers)
+        schedule = Schedule(8, 300, 0.02)
+        accuracy = head.fit(
+            counts.bags, counts.held_out, schedule, rng, np.ones(2, np.float32), 0.05, 1e-3,
+            None if reports is None else reports.append,
+        )  # fmt: skip
+        head.calibrate(counts.bags, 500, rng)
+    return accuracy, head
+
+
+def bytes_of(head):
+    values = {**head.filters.parameters, **head.classifier.parameters}
+    values |= {"mean": head.classifier.mean, "variance": head.classifier.variance}
+    return {name: value.tobytes() for name, value in values.items()}
+
+
+def test_fit_learns_on_any_number_of_threads_and_is_seeded():
+    sequences, labels = toy(1500)
+    held = np.arange(1500) % 5 == 0
+    counts = counts_of(sequences, labels, held=held)
+    reports: list[EpochReport] = []
+    accuracy, head = fitted(counts, reports=reports)
+    assert accuracy > 0.95
+    assert head.accuracy(counts.held_out, batch=7) > 0.95
+    assert [report.epoch for report in reports] == list(range(1, 9))
+    assert reports[-1].loss < reports[0].loss
+    assert reports[-1].accuracy == accuracy
+    first = bytes_of(head)
+    assert bytes_of(fitted(counts)[1]) == first
+    assert bytes_of(fitted(counts, threads=2)[1]) == first
+    assert bytes_of(fitted(counts, seed=1)[1]) != first
+
+
+def test_accuracy_counts_rows_and_is_unknown_without_any():
+    sequences = random_sequences(4)
+    counts = counts_of([sequences[i] for i in (0, 1, 1, 1, 2, 3)], [0, 1, 1, 2, 2, 0])
+    head = head_of(counts)
+    head.calibrate(counts.bags, 100, np.random.default_rng(0))
+    best = head.classifier.logits(head.features(counts.bags, np.arange(4))).argmax(1)
+    pairs = zip(best[[0, 1, 1, 1, 2, 3]].tolist(), [0, 1, 1, 2, 2, 0], strict=True)
+    expected = sum(b == label for b, label in pairs) / 6
+    assert head.accuracy(counts.bags) == head.accuracy(counts.bags, batch=1) == expected
+    assert np.isnan(head.accuracy(counts.held_out))
+
+
+def test_calibration_weighs_bags_by_their_rows():
+    sequences = random_sequences(4)
+    counts = counts_of([sequences[i] for i in (0, 1, 1, 1, 2, 3)], [0, 1, 1, 2, 2, 0])
+    head = head_of(counts)
+    head.calibrate(counts.bags, 100, np.random.default_rng(0), batch=3)
+    features = head.features(counts.bags, np.array([0, 1, 1, 1, 2, 3])).astype(np.float64)
+    np.testing.assert_allclose(head.classifier.mean, features.mean(0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(head.classifier.variance, features.var(0), rtol=1e-4, atol=1e-6)
+
+
+def test_schedules_for_few_and_many_rows():
+    for rows in (0, 1, 100, 5000, 700_000, 10**9):
+        schedule = Schedule.for_rows(rows)
+        assert 64 <= schedule.batch <= 2048
+        assert 2 <= schedule.epochs <= 20
+        assert 0 < schedule.rate <= 0.02
+    assert Schedule.for_rows(5000, epochs=3).epochs == 3
