@@ -59,6 +59,8 @@ class TrainConfig:
         for name, least in (("hidden", 0), ("seed", 0), ("vocabulary", 2)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be {least} or more")
+        if self.vocabulary > 2**24:
+            raise UsageError(f"vocabulary is {self.vocabulary}: it must be {2**24} or less")
         for name in ("dropout", "smoothing", "valid_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 option = name.replace("_", "-")

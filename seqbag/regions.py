@@ -21,6 +21,8 @@ import numpy as np
 from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.errors import UsageError
 
+_MOST = 2**31 - 1  # sites in a span
+
 
 @dataclass(frozen=True, slots=True)
 class Regions:
@@ -39,6 +41,8 @@ class Regions:
             numbers = (0,)
         if spec == "whole":
             return Regions("whole")
+        if max(numbers, default=0) > _MOST:
+            numbers = (0,)
         if kind == "tail" and numbers and min(numbers) > 0 and len(set(numbers)) == len(numbers):
             return Regions("tail", tuple(sorted(numbers, reverse=True)))
         if kind == "grid" and len(numbers) == 1 and numbers[0] > 0:

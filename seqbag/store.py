@@ -16,6 +16,7 @@ and hidden (units of the classifier). Tensors:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass, field
@@ -32,7 +33,8 @@ from seqbag import __version__
 from seqbag.batch import Int32s, Int64s
 from seqbag.classifier import Classifier
 from seqbag.config import TrainConfig
-from seqbag.errors import DataError, ModelError
+from seqbag.errors import DataError, ModelError, UsageError
+from seqbag.head import ACTIVATIONS
 from seqbag.layer import Layer
 from seqbag.network import Network
 from seqbag.patches import Patcher
@@ -91,7 +93,8 @@ def write_atomically(path: Path, data: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()
         raise DataError(f"{path} cannot be written ({error.strerror}): choose another place with --out") from error
 
 
@@ -134,8 +137,17 @@ def load(path: Path) -> Model:
     description, arrays = read_tensors(path)
     try:
         return _from_parts(description, arrays)
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError, UsageError) as error:
         raise ModelError(f"{path} is damaged ({type(error).__name__}: {error}): restore it or train again") from error
+
+
+def holds(path: Path, key: str) -> bool:
+    """Whether a file can be read and has a description of ours under this key."""
+    try:
+        with safetensors.safe_open(path, framework="np") as file:
+            return key in (file.metadata() or {})
+    except (safetensors.SafetensorError, OSError):
+        return False
 
 
 def read_tensors(path: Path, key: str = _KEY) -> tuple[dict[str, Any], Arrays]:
@@ -146,7 +158,7 @@ def read_tensors(path: Path, key: str = _KEY) -> tuple[dict[str, Any], Arrays]:
         with safetensors.safe_open(path, framework="np") as file:
             description = json.loads((file.metadata() or {}).get(key, "null"))
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, ValueError, OSError, TypeError, KeyError) as error:
+    except (safetensors.SafetensorError, ValueError, OSError, TypeError, KeyError, RecursionError) as error:
         raise ModelError(f"{path} is not a model file ({error}): give a file that `seqbag train` wrote") from error
     if not isinstance(description, dict) or not isinstance(description.get("format"), int):
         raise ModelError(f"{path} is a safetensors file but not a seqbag model: give a file that `seqbag train` wrote")
@@ -182,22 +194,30 @@ def _from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
     features = sum(layer.features(len(layer.patchers[0].window)) for layer in network.layers)
     network.classifier = _classifier(arrays, features, int(description["hidden"]), len(classes))
     first = network.layers[0]
-    if first.embedding is not None and (lookup is None or len(first.embedding) <= int(lookup.max())):
-        raise ValueError("the embedding has fewer rows than there are tokens")
+    axes = {len(patcher.window) for layer in network.layers for patcher in layer.patchers}
+    if len(axes) != 1 or (lookup is not None and axes != {1}):
+        raise ValueError(f"the layers have windows of {axes} axes")
+    rows = len(texts) + 2  # of the embedding: padding, tokens not seen in training, and the tokens
+    if first.embedding is not None and (lookup is None or len(first.embedding) != rows):
+        raise ValueError("the embedding does not fit the tokens")
     groups = range(len(first.patchers)) if "windows.0" in arrays else range(0)
-    windows = [_checked(arrays, f"windows.{group}", np.int32, 2) for group in groups]
-    counts = [_checked(arrays, f"window_counts.{group}", np.int64, 1) for group in groups]
-    rows = len(first.embedding) if first.embedding is not None else 0
+    windows = [checked(arrays, f"windows.{group}", np.int32, 2) for group in groups]
+    counts = [checked(arrays, f"window_counts.{group}", np.int64, 1) for group in groups]
     if any(part.size and not 0 <= part.min() <= part.max() < rows for part in windows):
         raise ValueError("the windows name tokens that do not exist")
-    return Model(network, dict(description["columns"]), dict(description["report"]), texts, windows, counts)
+    if any(part.shape != (len(n), p.window[0]) for part, n, p in zip(windows, counts, first.patchers, strict=False)):
+        raise ValueError("the windows do not fit their counts")
+    columns = dict(description["columns"])
+    if columns["kind"] not in ("text", "tokens", "image") or not isinstance(columns["input"], str):
+        raise ValueError(f"the columns are {columns}")
+    return Model(network, columns, dict(description["report"]), texts, windows, counts)
 
 
 def _tokens(arrays: Arrays, vocabulary: int) -> tuple[Int32s | None, list[str]]:
     if "tokens.ids" not in arrays:
         return None, []
-    ids, ends = _checked(arrays, "tokens.ids", np.int32, 1), _checked(arrays, "tokens.text_ends", np.int64, 1)
-    data = _checked(arrays, "tokens.text", np.uint8, 1).tobytes()
+    ids, ends = checked(arrays, "tokens.ids", np.int32, 1), checked(arrays, "tokens.text_ends", np.int64, 1)
+    data = checked(arrays, "tokens.text", np.uint8, 1).tobytes()
     starts = np.concatenate([[0], ends])
     if len(ids) and (np.any(np.diff(ids) <= 0) or ids[0] < 1 or ids[-1] >= vocabulary):
         raise ValueError("the token ids are out of range")
@@ -212,31 +232,48 @@ def _tokens(arrays: Arrays, vocabulary: int) -> tuple[Int32s | None, list[str]]:
 
 def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | None) -> Layer:
     patchers = tuple(
-        Patcher(tuple(window), tuple(stride), values["padding"])
+        Patcher(tuple(map(int, window)), tuple(map(int, stride)), values["padding"])
         for window, stride in zip(values["windows"], values["strides"], strict=True)
     )
-    embedding = _checked(arrays, f"layers.{number}.embedding", np.float32, 2) if number == 0 else None
+    embedding = checked(arrays, f"layers.{number}.embedding", np.float32, 2) if number == 0 else None
     channels = inputs if embedding is None else embedding.shape[1]
     weights, biases = [], []
     for group, patcher in enumerate(patchers):
-        weights.append(_checked(arrays, f"layers.{number}.weights.{group}", np.float32, 2))
-        biases.append(_checked(arrays, f"layers.{number}.bias.{group}", np.float32, 1))
+        weights.append(checked(arrays, f"layers.{number}.weights.{group}", np.float32, 2))
+        biases.append(checked(arrays, f"layers.{number}.bias.{group}", np.float32, 1))
         if weights[-1].shape != (int(np.prod(patcher.window)) * int(channels or 0), len(biases[-1])):
             raise ValueError(f"the weights of layer {number + 1} do not fit its windows")
     regions = Regions.parse(str(values["regions"]))
+    if values["activation"] not in ACTIVATIONS:
+        raise ValueError(f"the activation of layer {number + 1} is {values['activation']!r}")
+    if not _fit(patchers) or (len(patchers[0].window) == 1 and regions.kind == "grid"):
+        raise ValueError(f"the windows and regions of layer {number + 1} do not fit each other")
     return Layer(patchers, tuple(weights), tuple(biases), values["activation"], regions, embedding)
 
 
+def _fit(patchers: tuple[Patcher, ...]) -> bool:
+    """Whether the groups of a layer give the same output sites, and strides are ones that indexes can count."""
+    strides, windows = {patcher.stride for patcher in patchers}, {patcher.window for patcher in patchers}
+    same_sites = len(strides) == 1 and (len(windows) == 1 or patchers[0].padding != "valid")
+    return same_sites and max(strides.pop()) < 2**16
+
+
 def _classifier(arrays: Arrays, features: int, hidden: int, classes: int) -> Classifier:
+    shapes: dict[str, tuple[int, ...]] = {"mean": (features,), "variance": (features,), "out_bias": (classes,)}
+    shapes["out"] = (hidden or features, classes)
+    if hidden:
+        shapes |= {"hidden": (features, hidden), "hidden_bias": (hidden,)}
+    values = {n: checked(arrays, f"classifier.{n}", np.float32, len(shape), shape) for n, shape in shapes.items()}
+    if (values["variance"] < 0).any():
+        raise ValueError("classifier.variance is negative")
     classifier = Classifier(features, hidden, classes, np.random.default_rng(0))
-    for name, value in classifier.parameters.items():
-        value[...] = _checked(arrays, f"classifier.{name}", np.float32, value.ndim, value.shape)
-    mean, variance = (_checked(arrays, f"classifier.{n}", np.float32, 1, (features,)) for n in ("mean", "variance"))
-    classifier.standardise(mean, variance)
+    for name, parameter in classifier.parameters.items():
+        parameter[...] = values[name]
+    classifier.standardise(values["mean"], values["variance"])
     return classifier
 
 
-def _checked(
+def checked(
     arrays: Arrays, name: str, dtype: npt.DTypeLike, axes: int, shape: tuple[int, ...] | None = None
 ) -> npt.NDArray[Any]:
     """An array of the file, once it is what the layout says. Raises KeyError or ValueError."""

@@ -31,7 +31,7 @@ def test_parse():
 @pytest.mark.parametrize(
     "spec",
     ["", "whole:", "whole:1", "tail", "tail:", "tail:0", "tail:-1,2", "tail:2,2", "tail:a", "grid", "grid:0",
-     "grid:2,2", "grid:1.5", "hole", "tail:1,", ":"],
+     "grid:2,2", "grid:1.5", "hole", "tail:2147483648", "grid:99999999999", "tail:1,", ":"],
 )  # fmt: skip
 def test_parse_refuses(spec):
     with pytest.raises(UsageError) as error:
