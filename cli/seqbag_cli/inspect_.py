@@ -76,7 +76,7 @@ def _summary(path: Path, figures: dict[str, Any]) -> None:
     print(f"label   `{columns.get('label')}`, {len(figures['classes'])} classes")
     accuracy = training.get("valid_accuracy")
     measured = f", accuracy {accuracy:.4f} on held-out rows" if accuracy is not None else ""
-    print(f"trained on {training.get('rows', 0):,} rows in {training.get('seconds', 0):.1f} s{measured}")
+    print(f"trained on {training.get('rows', 0):,} rows{measured}")
     for number, (layer, report) in enumerate(zip(figures["layers"], training.get("layers", []), strict=False), 1):
         widths = ", ".join("x".join(map(str, window)) for window in layer["windows"])
         print(

@@ -79,9 +79,8 @@ def train(source: str, out: Path, threads: int, as_json: bool, quiet: bool, **op
         opened = open_source(source, threads=threads, memory_bytes=config.memory // _READING_SHARE, **options)
         trained = _train(opened, config, progress)
         columns = {name: getattr(opened, name, None) for name in ("kind", "input", "label")}
-        model = trained.model(columns)
-        model_bytes = save(model, out)
-    report = {**model.report, "model_bytes": model_bytes, "peak_memory_bytes": peak_memory()}
+        model_bytes = save(trained.model(columns), out)
+    report = {**trained.report(), "model_bytes": model_bytes, "peak_memory_bytes": peak_memory()}
     if as_json:
         print_json(report)
     else:

@@ -1,0 +1,35 @@
+"""The installed command, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+SEQBAG = str(Path(sys.executable).with_name("seqbag"))
+
+
+def run(*args: object, cwd: Path | None = None, stdin: bytes = b"") -> subprocess.CompletedProcess[str]:
+    """Run `seqbag` with its output captured."""
+    done = subprocess.run([SEQBAG, *map(str, args)], cwd=cwd, input=stdin, capture_output=True, timeout=120)
+    return subprocess.CompletedProcess(done.args, done.returncode, done.stdout.decode(), done.stderr.decode())
+
+
+def run_json(*args: object, stdin: bytes = b"") -> dict[str, Any]:
+    """Run `seqbag ... --json --quiet`, which must print nothing but one object."""
+    done = run(*args, "--json", "--quiet", stdin=stdin)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+    report: dict[str, Any] = json.loads(done.stdout)
+    return report
+
+
+def fails(code: int, message: str, *args: object, cwd: Path | None = None) -> None:
+    """The command ends with this exit code and `seqbag: message` as the last and only complaint."""
+    done = run(*args, cwd=cwd)
+    lines = done.stderr.splitlines()
+    assert (lines[-1] if lines else "", done.returncode) == (f"seqbag: {message}", code)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""

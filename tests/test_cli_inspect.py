@@ -1,0 +1,34 @@
+"""`seqbag inspect`, through the installed command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.command import run, run_json
+
+
+def test_json_explains_the_classes(model: Path) -> None:
+    report = run_json("inspect", model, "--most", 3)
+    assert report["model_bytes"] == model.stat().st_size
+    assert report["columns"] == {"kind": "text", "input": "message", "label": "label"}
+    assert report["classes"] == ["disk", "network", "normal"]
+    assert report["tokenizer"] == "words"
+    assert report["training"]["rows"] == 600
+    assert report["layers"][0]["windows"] == [[1], [3]]
+    for name, telling in (("disk", "readonly"), ("network", "unreachable"), ("normal", "completed")):
+        sides = report["explanations"][name]
+        assert telling in sides["towards"][0]["text"]
+        assert sides["towards"][0]["pull"] > 0 > sides["away"][0]["pull"]
+        assert telling not in sides["away"][0]["text"]
+        assert len(sides["towards"]) <= 3
+
+
+def test_people_see_fragments_with_their_counts(model: Path) -> None:
+    done = run("inspect", model)
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert lines[1].startswith("input   text from `message`, tokenizer words, ")
+    assert lines[2] == "label   `label`, 3 classes"
+    at = lines.index("disk")
+    assert lines[at + 1].split() == ["pulls", "towards", "pulls", "away"]
+    assert "readonly" in lines[at + 2]
