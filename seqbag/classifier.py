@@ -11,6 +11,7 @@ from seqbag.batch import Float32s
 from seqbag.filters import Gradients, Parameters
 
 _MOMENTUM = 0.1  # of the running mean and variance of the features
+_CONSTANT = np.float32(1e-8)  # the variance of a feature that does not vary but for rounding, at most
 
 
 @dataclass
@@ -54,10 +55,8 @@ class Classifier:
 
     @property
     def scale(self) -> Float32s:
-        """(d,) float32: one over the standard deviation; features that do not vary are held down."""
-        floor = np.float32(1e-6) + np.float32(1e-4) * self.variance.mean()
-        scale: Float32s = 1 / np.sqrt(self.variance + floor)
-        return scale
+        """(d,) float32: one over the standard deviation; 0 for features that do not vary."""
+        return _scale(self.variance)
 
     def logits(self, features: Float32s) -> Float32s:
         """(n, d) features to (n, classes) logits."""
@@ -79,7 +78,7 @@ class Classifier:
         self.mean = (self.mean * (1 - momentum) + momentum * mean).astype(np.float32)
         self.variance = (self.variance * (1 - momentum) + momentum * variance).astype(np.float32)
         self._started = True
-        scale = 1 / np.sqrt(variance + np.float32(1e-6) + np.float32(1e-4) * variance.mean())
+        scale = _scale(variance)
         normal = (features - mean) * scale
         inputs, kept = self._drop(normal)
         activity, hidden, kept_hidden = inputs, inputs, None
@@ -119,6 +118,13 @@ class Classifier:
         kept = (self._rng.random(values.shape, np.float32) >= self.dropout).astype(np.float32)
         kept /= np.float32(1 - self.dropout)
         return values * kept, kept
+
+
+def _scale(variance: Float32s) -> Float32s:
+    """One over the standard deviation, bounded; 0 where rounding alone would be scaled up to the size of a signal."""
+    floor = np.float32(1e-6) + np.float32(1e-4) * variance.mean()
+    scale: Float32s = np.where(variance > _CONSTANT, 1 / np.sqrt(variance + floor), np.float32(0))
+    return scale
 
 
 def softmax(logits: Float32s) -> Float32s:

@@ -44,7 +44,7 @@ class Network:
         return Maps(embed(ids, self.lookup), offsets)
 
     def features(self, maps: Maps) -> Float32s:
-        """Pooled features (n, d) float32 of all layers."""
+        """Pooled features (n, d) float32 of all layers, to half precision, as the bags hold them in training."""
         parts = [self._features(part)[0] for _, part in maps.parts(_SITES)]
         if not parts:
             return np.empty((0, sum(layer.features(_axes(maps)) for layer in self.layers)), np.float32)
@@ -73,7 +73,8 @@ class Network:
             activations = layer.forward(maps)
             features.append(pooled_features(*layer.pool(activations)))
             maps = layer.next_input(activations)
-        return np.concatenate(features, axis=1), maps
+        halves = np.concatenate(features, axis=1).astype(np.float16)
+        return halves.astype(np.float32), maps
 
 
 def _axes(maps: Maps) -> int:

@@ -27,6 +27,15 @@ def test_logits_standardise_by_the_statistics_set(hidden):
     np.testing.assert_allclose(classifier.logits(features[:1]), expected[:1], rtol=1e-4, atol=1e-4)
 
 
+def test_features_that_do_not_vary_have_no_say():
+    features = features_of(50, 4)
+    classifier = Classifier(4, 6, 3, np.random.default_rng(1))
+    classifier.standardise(features.mean(0, np.float64), features.var(0, np.float64))
+    rounded = features.copy()
+    rounded[:, 1] += np.float32(0.01)
+    np.testing.assert_array_equal(classifier.logits(rounded), classifier.logits(features))
+
+
 def test_training_uses_the_batch_and_keeps_a_running_mean():
     classifier = Classifier(4, 5, 3, np.random.default_rng(1))
     wide = {name: value.astype(np.float64) for name, value in classifier.parameters.items()}

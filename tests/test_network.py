@@ -38,7 +38,7 @@ def test_rows_together_are_rows_one_by_one(activation):
     for row in [*range(20), 400, 401]:
         alone, output = network.forward(maps.part(row, row + 1))
         np.testing.assert_array_equal(alone[0, :18], together[row, :18])  # look-ups: the same to the bit
-        np.testing.assert_allclose(alone[0], together[row], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(alone[0], together[row], rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(
             output.values, outputs.values[maps.offsets[row] : maps.offsets[row + 1]], rtol=1e-4, atol=1e-4
         )
@@ -49,7 +49,7 @@ def test_features_of_all_layers_stand_side_by_side():
     first, second = network.layers
     middle = first.forward(maps)
     expected = [pooled_features(*first.pool(middle)), pooled_features(*second.pool(second.forward(middle)))]
-    np.testing.assert_allclose(network.features(maps), np.concatenate(expected, axis=1), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(network.features(maps), np.concatenate(expected, axis=1).astype(np.float16))
 
 
 def test_no_rows():
@@ -72,7 +72,7 @@ def test_images_and_video_through_two_layers():
         assert features.shape == (3, 2 ** len(grid) * 6 + 6)
         for i in range(3):
             alone = network.features(network.encode(ImageColumn(pixels[i : i + 1])))
-            np.testing.assert_allclose(alone[0], features[i], rtol=1e-3, atol=1e-3)
+            np.testing.assert_allclose(alone[0], features[i], rtol=2e-3, atol=1e-3)
         assert network.features(network.encode(ImageColumn(pixels[:0]))).shape == (0, features.shape[1])
 
 

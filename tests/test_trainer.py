@@ -86,6 +86,15 @@ def test_tokens_choose_regions_that_see_the_end(layers):
     assert str(result.network.layers[0].regions) == "tail:8,2,1"
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+def test_lengths_that_do_not_vary(layers):
+    lists, _ = token_rows()
+    lists = [(tokens * 57)[:57] for tokens in lists]
+    rows = lists, ["odd" if int(tokens[-1][1]) % 2 else "even" for tokens in lists]
+    config = TrainConfig(**{**SMALL.to_json(), "layers": layers, "codebook": 2000})
+    check_trained(trained("tokens", rows, config), "tokens", rows, config, 0.5)
+
+
 def model_bytes(result):
     """The model file but for the seconds it took."""
     model = result.model(COLUMNS)
