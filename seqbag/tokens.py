@@ -11,7 +11,7 @@ line is masked:
 
 | in the line                                                                            | token     |
 |----------------------------------------------------------------------------------------|-----------|
-| clock `18:01:47[,978][Z or +0200]`; date `2015-10-18`, `17/06/09`, `18.10.2015`,        | `<time>`  |
+| clock `18:01:47[,978][Z or +0200]`; date `2015-10-18`, `17/06/09`, `18.10.2015`,        | its shape |
 | `18/Oct/2015`; the two joined by one of ` T-_:` (then also `18:01` and `18.01.47`);     |           |
 | `03-17 16:13:47`, `20171223-22:15:29`, `[Sun, ]Jul  7 [2005] 14:03:05 [2005]`           |           |
 | IPv4; IPv6 with a digit in it                                                          | `<ip>`    |
@@ -22,10 +22,14 @@ line is masked:
 | `0x` and hexadecimal digits; seven or more hexadecimal digits, letters and figures mixed | `<hex>`   |
 | another run with three or more groups of digits (`k3j9x2`)                              | `<id>`    |
 | another run with a digit, in a path (after `/` or `\\`, up to the next other separator)   | `<path>`  |
-| another run with a digit: each group of digits becomes `#` (`cn733` -> `cn#`)           | folded    |
+| another run with a digit: a word for each group of letters, a number for each of digits | `cn` `733` |
 | any other run, and numbers of up to three digits (status codes, levels)                | itself    |
 
-So `10.250.19.102:50010` is `<ip> <num>`, `blk_-1678953999018234643` is `blk <num>`, `user=root` is `user root`.
+The shape of a time has `#` for each group of figures, `a` for each of letters, and one space for several:
+`<#-#-# #:#:#,#>`, `<a # #:#:#>`. When is forgotten; the format, which tells systems apart, is kept.
+
+So `10.250.19.102:50010` is `<ip> <num>`, `blk_-1678953999018234643` is `blk <num>`, `user=root` is `user root`, `cn733`
+is `cn 733`, `R02-M1-N0` is `r 02 m 1 n 0`.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ import numpy.typing as npt
 
 from seqbag.batch import Int32s, Int64s, TextColumn, TokensColumn, UInt8s
 from seqbag.errors import DataError, ModelError, UsageError
-from seqbag.kernels import tokenise
+from seqbag.kernels import tokenise, tokentext
 from seqbag.kernels.tokenclass import MASKS
 
 Tokenizer: TypeAlias = Literal["words", "chars", "bytes", "list"]
@@ -57,7 +61,7 @@ _NOWHERE = (np.empty(0, np.int64), np.empty(0, np.int32))
 class Spans:
     """Where each token stands: token t is `data[starts[t]:starts[t] + sizes[t]]`; a negative size is a mask's kind.
 
-    data: (bytes,) uint8; starts: (tokens,) int64; sizes: (tokens,) int32; folded: the text is a run of `words`.
+    data: (bytes,) uint8; starts: (tokens,) int64; sizes: (tokens,) int32; folded: `words` made it, in lower case.
     """
 
     data: UInt8s
@@ -102,11 +106,9 @@ class Encoder:
             raise UsageError("the tokenizer `list` needs a column of lists; for text choose words, chars or bytes")
         data, offsets = _checked(column)
         size = int(offsets[-1] - offsets[0])
-        # Two words need a separator between them. Pages of the bound that are never written cost nothing.
-        bound = (size + len(offsets)) // 2 if self.tokenizer == "words" else size
-        ids = np.empty(bound, np.int32)
+        ids = np.empty(size, np.int32)  # no token is empty; pages that are never written cost nothing
         ends = np.empty(len(offsets), np.int64)
-        starts, sizes = (np.empty(bound, np.int64), np.empty(bound, np.int32)) if locate else _NOWHERE
+        starts, sizes = (np.empty(size, np.int64), np.empty(size, np.int32)) if locate else _NOWHERE
         if self.tokenizer == "words":
             n = tokenise.words(data, offsets, self.vocabulary, ids, ends, starts, sizes)
         else:
@@ -167,7 +169,7 @@ class Vocabulary:
         self.counts += counts
         if spans is not None and len(self.texts):
             arguments = (spans.data, spans.starts, spans.sizes, spans.folded, self.texts, self.lengths)
-            tokenise.learn_texts(ids, *arguments)
+            tokentext.learn_texts(ids, *arguments)
 
     def merge(self, other: Vocabulary) -> None:
         """Add what another vocabulary counted. Raises UsageError if its size differs."""

@@ -138,6 +138,10 @@ def _colon_hex(row: bytes, at: int) -> tuple[bytes, int] | None:
     return (b"<mac>", at) if [len(g) for g in groups] == [2] * 6 else None
 
 
+def _shape(time: bytes) -> bytes:
+    return b"<" + re.sub(rb" +", b" ", re.sub(rb"\d+", b"#", re.sub(rb"[A-Za-z]+", b"a", time))) + b">"
+
+
 def _number(row: bytes, run: re.Match[bytes], path: bool) -> tuple[bytes, int]:
     if not re.search(rb"\d\.$", row[: run.start()]):
         found = _IPV4.match(row, run.start())
@@ -149,28 +153,35 @@ def _number(row: bytes, run: re.Match[bytes], path: bool) -> tuple[bytes, int]:
     return (b"<num>" if path or len(run[0]) > 3 else run[0]), run.end()
 
 
-def _word(row: bytes, run: re.Match[bytes], path: bool) -> tuple[bytes, int]:
-    """The token that a run of letters and digits begins, and where it ends."""
+def _mixed(text: bytes, path: bool) -> list[bytes]:
+    """The tokens of a run with a digit that stands on its own."""
+    if re.fullmatch(rb"0[xX]%s+|%s{7,}" % (_X, _X), text):
+        return [b"<hex>"]
+    groups = re.findall(rb"\d+|\D+", text.lower())
+    if sum(group.isdigit() for group in groups) >= 3:
+        return [b"<id>"]
+    return [b"<path>"] if path else [b"<num>" if re.fullmatch(rb"\d{4,}", group) else group for group in groups]
+
+
+def _word(row: bytes, run: re.Match[bytes], path: bool) -> tuple[list[bytes], int, bool]:
+    """The tokens that a run of letters and digits begins, where they end, and whether they can stand for more runs."""
     at, text = run.start(), run[0]
     found = _UUID.match(row, at)
     if found:
-        return b"<uuid>", found.end()
+        return [b"<uuid>"], found.end(), True
     if row[run.end() : run.end() + 1] == b":" or (row[:at].endswith(b"::") and re.search(rb"\d", text)):
         masked = re.fullmatch(_X + rb"{1,4}", text) and _colon_hex(row, at)
         if masked:
-            return masked
+            return [masked[0]], masked[1], True
     end = _time(row, at)
     if end:
-        return b"<time>", end
+        return [_shape(row[at:end])], end, True
     if not re.search(rb"\d", text):
-        return text.lower(), run.end()
+        return [text.lower()], run.end(), False
     if text.isdigit():
-        return _number(row, run, path)
-    if re.fullmatch(rb"0[xX]%s+|%s{7,}" % (_X, _X), text):
-        return b"<hex>", run.end()
-    if len(re.findall(rb"\d+", text)) >= 3:
-        return b"<id>", run.end()
-    return (b"<path>" if path else re.sub(rb"\d+", b"#", text.lower())), run.end()
+        token, end = _number(row, run, path)
+        return [token], end, token == b"<ip>"
+    return _mixed(text, path), run.end(), False
 
 
 def words(row: bytes) -> list[bytes]:
@@ -181,9 +192,9 @@ def words(row: bytes) -> list[bytes]:
     while at < len(row):
         run = re.compile(_W + rb"+").match(row, at)
         if run:
-            token, at = _word(row, run, path)
-            tokens.append(token)
-            if token in (b"<time>", b"<ip>", b"<mac>", b"<uuid>"):
+            found, at, stretch = _word(row, run, path)
+            tokens += found
+            if stretch:
                 path, chunk = False, len(tokens)
             continue
         separator = row[at : at + 1]

@@ -79,7 +79,7 @@ def test_batches_do_not_matter(rows: list[bytes], cut: int) -> None:
 
 
 GOLDEN_LINE = b"Failed password for root from 10.0.0.7 at 2015-10-18 18:01:47,978 cn733"
-GOLDEN_WORDS = [27746, 23088, 27988, 13887, 26524, 6791, 28935, 6322, 5850]
+GOLDEN_WORDS = [27746, 23088, 27988, 13887, 26524, 6791, 28935, 24130, 3438, 18795]
 GOLDEN_CHARS = [23641, 2280, 18973, 29084]
 GOLDEN_BYTES = [457641, 883196]
 
@@ -97,21 +97,24 @@ def test_ids_are_for_ever() -> None:
 
 RULES = [
     # What each rule masks, and what comes near it and stays.
-    ("at 18:01:47 18:01:47,978 18:01:47.978Z 18:01:47+02:00", "at <time> <time> <time> <time>"),
-    ("2015-10-18 2015/10/18 2015.10.18 17/06/09 18.10.2015 18/Oct/2015", " ".join(["<time>"] * 6)),
-    ("2015-10-18T18:01:47Z 2015-10-18 18:01 2015-10-18_18:01:47", "<time> <time> <time>"),
-    ("Sun Jul 17 14:03:05 2005 Sun, 17 Jul 2005 14:03:05 +0000", "<time> <time>"),
+    ("at 18:01:47 18:01:47,978 18:01:47.978Z 18:01:47+02:00", "at <#:#:#> <#:#:#,#> <#:#:#.#a> <#:#:#+#:#>"),
+    (
+        "2015-10-18 2015/10/18 2015.10.18 17/06/09 18.10.2015 18/Oct/2015",
+        "<#-#-#> <#/#/#> <#.#.#> <#/#/#> <#.#.#> <#/a/#>",
+    ),
+    ("2015-10-18T18:01:47Z 2015-10-18 18:01 2015-10-18_18:01:47", "<#-#-#a#:#:#a> <#-#-# #:#> <#-#-#_#:#:#>"),
+    ("Sun Jul 17 14:03:05 2005 Sun, 17 Jul 2005 14:03:05 +0000", "<a a # #:#:# #> <a, # a # #:#:# +#>"),
     ("18:01 ratio 1/2 may 10 clients Mar 3 left", "18 01 ratio 1 <num> may 10 clients mar 3 left"),
-    ("10.1.2.3 10.1.2.3.4 1.2.3 v1.2", "<ip> 10 1 2 3 4 1 2 3 v# 2"),
+    ("10.1.2.3 10.1.2.3.4 1.2.3 v1.2", "<ip> 10 1 2 3 4 1 2 3 v 1 2"),
     ("fe80::1 [::1]:80 2001:db8::8a2e:370:7334 std::vector Foo::bar", "<ip> <ip> 80 <ip> std vector foo bar"),
     ("mac 00:1b:44:11:3a:b7", "mac <mac>"),
-    ("id=c53a921a-16c7-422e-8c9d-c922a720d047, c53a921a-16c7", "id <uuid> <hex> #c#"),
+    ("id=c53a921a-16c7-422e-8c9d-c922a720d047, c53a921a-16c7", "id <uuid> <hex> 16 c 7"),
     ("from jane.doe+x@mail.example.com, root@host SendWorker@688", "from <email> root host sendworker 688"),
     ("0 404 5000 2.77 KB -1 333.0", "0 404 <num> <num> kb 1 <num>"),
-    ("0x7fff 0X1 0xzz 0244c20c e83c5163 beef2 facade", "<hex> <hex> #xzz <hex> <hex> beef# facade"),
-    ("k3j9x2 cn733 ssh2 500ms", "<id> cn# ssh# #ms"),
+    ("0x7fff 0X1 0xzz 0244c20c e83c5163 beef2 facade", "<hex> <hex> 0 xzz <hex> <hex> beef 2 facade"),
+    ("k3j9x2 cn733 ssh2 500ms", "<id> cn 733 ssh 2 500 ms"),
     ("/var/log/app7/12/x.log opened /a/b=7", "var log <path> <num> x log opened a b 7"),
-    ("C:\\Windows\\winsxs2\\amd64 ok2", "c windows <path> <path> ok#"),
+    ("C:\\Windows\\winsxs2\\amd64 ok2", "c windows <path> <path> ok 2"),
     ("blk_-1678953999018234643 user=root PacketResponder", "blk <num> user root packetresponder"),
     ("10.250.19.102:50010", "<ip> <num>"),
     ("Größe überschritten 日本", "größe überschritten 日本"),
@@ -119,12 +122,12 @@ RULES = [
     # Lines in the manner of many systems.
     (
         "03-17 16:13:45.382  1702  8671 D PowerManager: acquire lock=0x1a2b3c, uid=1000",
-        "<time> <num> <num> d powermanager acquire lock <hex> uid <num>",
+        "<#-# #:#:#.#> <num> <num> d powermanager acquire lock <hex> uid <num>",
     ),
-    ("[Sun Dec 04 04:47:44 2005] [error] worker in error state 6", "<time> error worker in error state 6"),
+    ("[Sun Dec 04 04:47:44 2005] [error] worker in error state 6", "<a a # #:#:# #> error worker in error state 6"),
     (
         "- 1117838570 2005.06.03 R02-M1-N0-C:J12-V11 2005-06-03-15.42.50.363779 RAS KERNEL INFO parity error",
-        "<num> <time> r# m# n# c j# v# <time> ras kernel info parity error",
+        "<num> <#.#.#> r 02 m 1 n 0 c j 12 v 11 <#-#-#-#.#.#.#> ras kernel info parity error",
     ),
     (
         "081109 203615 148 INFO dfs.DataNode: block blk_38865049064139660 src: /10.250.19.102:54106",
@@ -132,24 +135,24 @@ RULES = [
     ),
     (
         "2015-10-18 18:01:47,978 INFO [main] mapreduce.v2.AppMaster: appattempt_1445144423722_0020_000001",
-        "<time> info main mapreduce v# appmaster appattempt <num> <num> <num>",
+        "<#-#-# #:#:#,#> info main mapreduce v 2 appmaster appattempt <num> <num> <num>",
     ),
     (
         "20171223-22:15:29:606|Step_LSC|30002312|onStandStepChanged 3579",
-        "<time> step lsc <num> onstandstepchanged <num>",
+        "<#-#:#:#:#> step lsc <num> onstandstepchanged <num>",
     ),
     ("134681 node-246 unix.hw state_change 1077804742 1 up", "<num> node 246 unix hw state change <num> 1 up"),
     (
         "Jun 14 15:16:01 combo sshd(pam_unix)[19939]: failure; uid=0 tty=NODEVssh rhost=218.188.2.4",
-        "<time> combo sshd pam unix <num> failure uid 0 tty nodevssh rhost <ip>",
+        "<a # #:#:#> combo sshd pam unix <num> failure uid 0 tty nodevssh rhost <ip>",
     ),
     (
         "Jul  1 09:00:55 host-10-105 kernel[0]: AppleThunderbolt::wake - 0x0000000000000800",
-        "<time> host 10 105 kernel 0 applethunderbolt wake <hex>",
+        "<a # #:#:#> host 10 105 kernel 0 applethunderbolt wake <hex>",
     ),
     (
         "Dec 10 06:55:46 LabX sshd[24200]: Failed password for root from 173.234.31.186 port 38926 ssh2",
-        "<time> labx sshd <num> failed password for root from <ip> port <num> ssh#",
+        "<a # #:#:#> labx sshd <num> failed password for root from <ip> port <num> ssh 2",
     ),
     (
         'nova.api [req-38101a0b-2096-447d-96ea-a692162415ae - -] 10.11.10.1 "GET /v2/servers HTTP/1.1" status: 200',
@@ -157,31 +160,31 @@ RULES = [
     ),
     (
         "[10.30 16:49:06] chrome.exe - proxy.example.hk:5070 close, 451 bytes sent, lifetime 00:01",
-        "<time> chrome exe proxy example hk <num> close 451 bytes sent lifetime 00 01",
+        "<#.# #:#:#> chrome exe proxy example hk <num> close 451 bytes sent lifetime 00 01",
     ),
     (
         "17/06/09 20:10:40 INFO storage.BlockManager: Found block rdd_42_20 (estimated size 5.7 KB)",
-        "<time> info storage blockmanager found block rdd 42 20 estimated size <num> kb",
+        "<#/#/# #:#:#> info storage blockmanager found block rdd 42 20 estimated size <num> kb",
     ),
     (
         "- 1131566461 2005.11.09 dn228 Nov 9 12:01:01 dn228/dn228 crond(pam_unix)[2915]: session closed",
-        "<num> <time> dn# <time> dn# <path> crond pam unix <num> session closed",
+        "<num> <#.#.#> dn 228 <a # #:#:#> dn 228 <path> crond pam unix <num> session closed",
     ),
     (
         "2016-09-28 04:30:30, Info  CBS  Loaded C:\\Windows\\winsxs\\amd64_31bf3856ad364e35 [HRESULT = 0x800f080d]",
-        "<time> info cbs loaded c windows winsxs <path> <hex> hresult <hex>",
+        "<#-#-# #:#:#> info cbs loaded c windows winsxs <path> <hex> hresult <hex>",
     ),
     (
         "2015-07-29 17:41:44,747 - INFO  [QuorumPeer[myid=1]/0:0:0:0:0:0:0:0:2181:Leader@774] - sid 0x24ee30a54f50019",
-        "<time> info quorumpeer myid 1 <ip> <num> leader 774 sid <hex>",
+        "<#-#-# #:#:#,#> info quorumpeer myid 1 <ip> <num> leader 774 sid <hex>",
     ),
 ]
 
 
 @pytest.mark.parametrize(("line", "expected"), RULES)
 def test_the_table_of_rules(line: str, expected: str) -> None:
-    assert texts(line) == expected.split(" ")
-    assert [token.decode() for token in naive.words(line.encode())] == expected.split(" ")
+    assert " ".join(texts(line)) == expected  # a time's shape may hold spaces
+    assert [token.decode() for token in naive.words(line.encode())] == texts(line)
 
 
 def test_nothing_gives_nothing() -> None:
@@ -290,4 +293,4 @@ def test_the_masks_are_known_by_the_ids_the_tokeniser_gives_them() -> None:
     line = b"at 18:01:47 from 10.0.0.1 by mail@example.org 12345"
     ids, _ = Encoder("words", 512).encode(TextColumn(np.frombuffer(line, np.uint8), np.array([0, len(line)])))
     named = mask_texts(512)
-    assert [named.get(i) for i in ids.tolist()] == [None, "<time>", None, "<ip>", None, "<email>", "<num>"]
+    assert [named.get(i) for i in ids.tolist()] == [None, None, None, "<ip>", None, "<email>", "<num>"]

@@ -14,12 +14,13 @@ from seqbag.batch import UInt8s
 DIGIT, HEX_LETTER, LETTER, SOFT, SLASH, AT = 1, 2, 4, 8, 16, 32
 WORD = DIGIT | HEX_LETTER | LETTER
 
-# Kinds of tokens; from NUMBER on they are masks. Those up to EMAIL stand for more than one run.
-LITERAL, FOLDED, TIME, IP, MAC, UUID, EMAIL, NUMBER, HEX, PATH, IDENTIFIER = range(11)
-MASKS = ("", "", "<time>", "<ip>", "<mac>", "<uuid>", "<email>", "<num>", "<hex>", "<path>", "<id>")
+# Kinds of what a run begins; from IP on a token is a mask. TIME to EMAIL stand for more than one run.
+LITERAL, MIXED, TIME, IP, MAC, UUID, EMAIL, NUMBER, HEX, PATH, IDENTIFIER = range(11)
+MASKS = ("", "", "", "<ip>", "<mac>", "<uuid>", "<email>", "<num>", "<hex>", "<path>", "<id>")
 
 # Bytes by name: numba compiles ord() in full, once for each place it stands.
 SPACE, COLON, DOT, COMMA, DASH, PLUS, SOLIDUS, UNDERSCORE, BIG_Z, BIG_T, SMALL_X, ZERO = b" :.,-+/_ZTx0"
+FIGURES, LETTERS, OPEN, CLOSE = b"#a<>"  # of a time's shape
 
 LITERAL_DIGITS = 3  # numbers up to this long (status codes, levels, small counts) stay as they are
 HEX_DIGITS = 7  # the shortest hexadecimal number without 0x: an abbreviated git hash

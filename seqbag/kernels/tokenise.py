@@ -8,37 +8,35 @@ length costs linear time.
 
 from __future__ import annotations
 
-from typing import TypeAlias
-
 import numpy as np
-import numpy.typing as npt
 from numba import njit
 
 from seqbag.batch import Int32s, Int64s, UInt8s
 from seqbag.kernels.tokenclass import (
     AT,
     CLASS,
+    CLOSE,
     DIGIT,
     EMAIL,
-    FOLDED,
     HEX_LETTER,
     LITERAL,
+    LITERAL_DIGITS,
     LOWER,
-    MASK_BYTES,
     MASK_HASHES,
-    MASK_SIZES,
+    MIXED,
+    NUMBER,
+    OPEN,
     SLASH,
     SOFT,
+    TIME,
     WORD,
     email_end,
 )
 from seqbag.kernels.tokenkind import classify_digits, classify_letters
-
-Int16s: TypeAlias = npt.NDArray[np.int16]
+from seqbag.kernels.tokentime import shape_byte
 
 FNV_OFFSET = np.uint64(0xCBF29CE484222325)
 FNV_PRIME = np.uint64(0x100000001B3)
-HASH_MARK = np.uint64(ord("#"))
 SHIFT = np.uint64(33)
 MIX_1 = np.uint64(0xFF51AFD7ED558CCD)
 MIX_2 = np.uint64(0xC4CEB9FE1A85EC53)
@@ -66,18 +64,35 @@ def hash_span(data: UInt8s, start: int, end: int) -> np.uint64:
 
 
 @njit(cache=True, nogil=True)
-def hash_folded(data: UInt8s, start: int, end: int) -> np.uint64:
-    """FNV-1a of a run in lower case with each group of digits as one '#'."""
-    h = FNV_OFFSET
-    before = np.uint8(0)
+def hash_shape(data: UInt8s, start: int, end: int) -> np.uint64:
+    """FNV-1a of the shape of a time."""
+    h = (FNV_OFFSET ^ np.uint64(OPEN)) * FNV_PRIME
     for i in range(start, end):
-        c = CLASS[data[i]]
-        if c != DIGIT:
+        b = shape_byte(data, start, i)
+        if b != 0:
+            h = (h ^ np.uint64(b)) * FNV_PRIME
+    return (h ^ np.uint64(CLOSE)) * FNV_PRIME
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def split_run(
+    data: UInt8s, start: int, end: int, buckets: np.uint64, n: int, ids: Int32s, starts: Int64s, sizes: Int32s
+) -> int:
+    """Write a token for each group of digits and of letters in a run, after n others; returns how many there are."""
+    i = start
+    while i < end:
+        group, h = i, FNV_OFFSET
+        number = CLASS[data[i]] == DIGIT
+        while i < end and (CLASS[data[i]] == DIGIT) == number:
             h = (h ^ np.uint64(LOWER[data[i]])) * FNV_PRIME
-        elif before != DIGIT:
-            h = (h ^ HASH_MARK) * FNV_PRIME
-        before = c
-    return h
+            i += 1
+        masked = number and i - group > LITERAL_DIGITS
+        ids[n] = finalise(MASK_HASHES[NUMBER] if masked else h, buckets)
+        if len(starts):
+            starts[n] = group
+            sizes[n] = -NUMBER if masked else i - group
+        n += 1
+    return n
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -134,17 +149,20 @@ def words(
                     kind, i = classify_letters(data, first, start, i, end, int(flags))
                 else:
                     kind = LITERAL
+            if kind == MIXED:
+                n = split_run(data, start, i, buckets, n, ids, starts, sizes)
+                continue
             if kind == LITERAL:
                 ids[n] = finalise(h, buckets)
-            elif kind == FOLDED:
-                ids[n] = finalise(hash_folded(data, start, i), buckets)
+            elif kind == TIME:
+                ids[n] = finalise(hash_shape(data, start, i), buckets)
             else:
                 ids[n] = mask_ids[kind]
             if locate:
                 starts[n] = start
-                sizes[n] = i - start if kind <= FOLDED else -kind
+                sizes[n] = i - start if kind <= TIME else -kind
             n += 1
-            if FOLDED < kind <= EMAIL:  # a masked stretch ends what came before it
+            if TIME <= kind <= EMAIL:  # a masked stretch ends what came before it
                 path = False
                 chunk = n
         ends[row + 1] = n
@@ -209,66 +227,3 @@ def whole(data: UInt8s, offsets: Int64s, vocabulary: int, ids: Int32s) -> None:
     buckets = np.uint64(vocabulary - 1)
     for row in range(len(ids)):
         ids[row] = finalise(hash_span(data, offsets[row], offsets[row + 1]), buckets)
-
-
-@njit(cache=True, nogil=True)
-def _render(data: UInt8s, start: int, size: int, folded: bool, text: UInt8s) -> int:
-    """Write the text of a located token, cut to len(text) bytes; returns its length."""
-    if size < 0:
-        n = int(MASK_SIZES[-size])
-        text[:n] = MASK_BYTES[-size, :n]
-        return n
-    n = 0
-    number = True
-    for i in range(start, start + size):
-        number &= CLASS[data[i]] == DIGIT
-    before = np.uint8(0)
-    for i in range(start, start + size):
-        c = CLASS[data[i]]
-        if n == len(text):
-            break
-        if not folded:
-            text[n] = data[i]
-            n += 1
-        elif number or c != DIGIT:
-            text[n] = LOWER[data[i]]
-            n += 1
-        elif before != DIGIT:
-            text[n] = HASH_MARK
-            n += 1
-        before = c
-    return n
-
-
-@njit(cache=True, nogil=True)
-def keep_smallest(at: int, text: UInt8s, size: int, texts: UInt8s, lengths: Int16s) -> None:
-    """Let `text[:size]` be entry `at`'s text if the entry has none or a greater one by (length, bytes)."""
-    known = lengths[at]
-    if known >= 0 and size >= known:
-        if size > known:
-            return
-        for k in range(size):
-            if text[k] != texts[at, k]:
-                if text[k] > texts[at, k]:
-                    return
-                break
-        else:
-            return
-    texts[at, :size] = text[:size]
-    texts[at, size:] = 0
-    lengths[at] = size
-
-
-@njit(cache=True, nogil=True)
-def learn_texts(
-    ids: Int32s, data: UInt8s, starts: Int64s, sizes: Int32s, folded: bool, texts: UInt8s, lengths: Int16s
-) -> None:
-    """Fold the texts of located tokens into texts (vocabulary, bytes) uint8 and lengths (vocabulary,) int16."""
-    text = np.empty(texts.shape[1], np.uint8)
-    for t in range(len(ids)):
-        known = lengths[ids[t]]
-        # Most tokens repeat what is known: a longer literal than the known text can never replace it.
-        if known >= 0 and not folded and sizes[t] > known:
-            continue
-        size = _render(data, starts[t], sizes[t], folded, text)
-        keep_smallest(ids[t], text, size, texts, lengths)

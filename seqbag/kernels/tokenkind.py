@@ -12,7 +12,6 @@ from seqbag.kernels.tokenclass import (
     DASH,
     DIGIT,
     DOT,
-    FOLDED,
     HEX,
     HEX_DIGITS,
     HEX_LETTER,
@@ -22,6 +21,7 @@ from seqbag.kernels.tokenclass import (
     LETTER,
     LITERAL,
     LITERAL_DIGITS,
+    MIXED,
     NUMBER,
     PATH,
     SMALL_X,
@@ -91,7 +91,7 @@ def classify_mixed(data: UInt8s, start: int, stop: int, flags: int, path: bool) 
         groups += CLASS[data[i]] == DIGIT and (i == start or CLASS[data[i - 1]] != DIGIT)
     if groups >= IDENTIFIER_GROUPS:
         return IDENTIFIER
-    return PATH if path else FOLDED
+    return PATH if path else MIXED
 
 
 @njit(cache=True, nogil=True)

@@ -12,14 +12,19 @@ from seqbag.batch import Int64s, UInt8s
 from seqbag.kernels.tokenclass import (
     BIG_T,
     BIG_Z,
+    CLASS,
     COLON,
     COMMA,
     DASH,
+    DIGIT,
     DOT,
+    FIGURES,
+    LETTERS,
     PLUS,
     SOLIDUS,
     SPACE,
     UNDERSCORE,
+    WORD,
     byte,
     digits,
     word_at,
@@ -163,3 +168,16 @@ def named_time_end(data: UInt8s, i: int, end: int) -> int:
     if i >= 0 and byte(data, i, end) == SPACE and digits(data, i + 1, end) == 4 and not word_at(data, i + 5, end):
         return i + 5
     return i
+
+
+@njit(cache=True, nogil=True)
+def shape_byte(data: UInt8s, start: int, i: int) -> int:
+    """What byte i of a time that begins at `start` adds to its shape: 0 if it goes on a group of figures or letters."""
+    b = data[i]
+    c = CLASS[b]
+    before = CLASS[data[i - 1]] if i > start else np.uint8(0)
+    if c == DIGIT:
+        return 0 if before == DIGIT else FIGURES
+    if c & WORD != 0:
+        return 0 if before & WORD != 0 and before != DIGIT else LETTERS
+    return 0 if b == SPACE and i > start and data[i - 1] == SPACE else int(b)

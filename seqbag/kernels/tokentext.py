@@ -1,0 +1,81 @@
+"""The texts of located tokens, as a reader sees them, and the smallest text of each id."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from seqbag.batch import Int32s, Int64s, UInt8s
+from seqbag.kernels.tokenclass import CLASS, CLOSE, LOWER, MASK_BYTES, MASK_SIZES, OPEN, WORD
+from seqbag.kernels.tokentime import shape_byte
+
+Int16s: TypeAlias = npt.NDArray[np.int16]
+
+
+@njit(cache=True, nogil=True)
+def _render_shape(data: UInt8s, start: int, size: int, text: UInt8s) -> int:
+    """Write the shape of a time, never longer than the time and two, which is less than 64; returns its length."""
+    text[0] = OPEN
+    n = 1
+    for i in range(start, start + size):
+        b = shape_byte(data, start, i)
+        if b != 0:
+            text[n] = b
+            n += 1
+    text[n] = CLOSE
+    return n + 1
+
+
+@njit(cache=True, nogil=True)
+def _render(data: UInt8s, start: int, size: int, folded: bool, text: UInt8s) -> int:
+    """Write the text of a located token, cut to len(text) bytes; returns its length."""
+    if size < 0:
+        n = int(MASK_SIZES[-size])
+        text[:n] = MASK_BYTES[-size, :n]
+        return n
+    word = True
+    for i in range(start, start + size):
+        word &= CLASS[data[i]] & WORD != 0
+    if folded and not word:  # only a time spans separators
+        return _render_shape(data, start, size, text)
+    n = min(size, len(text))
+    for k in range(n):
+        text[k] = LOWER[data[start + k]] if folded else data[start + k]
+    return n
+
+
+@njit(cache=True, nogil=True)
+def keep_smallest(at: int, text: UInt8s, size: int, texts: UInt8s, lengths: Int16s) -> None:
+    """Let `text[:size]` be entry `at`'s text if the entry has none or a greater one by (length, bytes)."""
+    known = lengths[at]
+    if known >= 0 and size >= known:
+        if size > known:
+            return
+        for k in range(size):
+            if text[k] != texts[at, k]:
+                if text[k] > texts[at, k]:
+                    return
+                break
+        else:
+            return
+    texts[at, :size] = text[:size]
+    texts[at, size:] = 0
+    lengths[at] = size
+
+
+@njit(cache=True, nogil=True)
+def learn_texts(
+    ids: Int32s, data: UInt8s, starts: Int64s, sizes: Int32s, folded: bool, texts: UInt8s, lengths: Int16s
+) -> None:
+    """Fold the texts of located tokens into texts (vocabulary, bytes) uint8 and lengths (vocabulary,) int16."""
+    text = np.empty(texts.shape[1], np.uint8)
+    for t in range(len(ids)):
+        known = lengths[ids[t]]
+        # Most tokens repeat what is known: a longer literal than the known text can never replace it.
+        if known >= 0 and not folded and sizes[t] > known:
+            continue
+        size = _render(data, starts[t], sizes[t], folded, text)
+        keep_smallest(ids[t], text, size, texts, lengths)
