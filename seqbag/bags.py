@@ -6,6 +6,7 @@ two examples are the same bag exactly if their entries agree, and the order of s
 
 from __future__ import annotations
 
+import copy
 from typing import Any, Self
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from seqbag.batch import Int32s, Int64s
 from seqbag.errors import UsageError
+from seqbag.kernels.bagmath import join_regions, select_bags
 from seqbag.kernels.counting import add_examples, add_labels, rehash
 
 Halves = npt.NDArray[np.float16]
@@ -28,6 +30,7 @@ class Bags:
 
     def __init__(self, groups: int, regions: int, dense: int = 0) -> None:
         self.groups, self.regions, self.width = groups, regions, dense
+        self.clustered = False  # whether rows of unlike bags were merged
         self.size = 0
         self.rows = 0
         self._pointers: Int64s = np.zeros(1, np.int64)
@@ -92,7 +95,14 @@ class Bags:
         )  # fmt: skip
         self._heads[before : self.size] = -1
         self._nodes = add_labels(
-            bags, labels, self._heads, self._classes, self._label_counts, self._following, self._nodes
+            bags,
+            labels,
+            np.ones(n, np.int64),
+            self._heads,
+            self._classes,
+            self._label_counts,
+            self._following,
+            self._nodes,
         )
         self.rows += n
 
@@ -112,22 +122,63 @@ class Bags:
         """Rename the classes: class c becomes numbers[c]."""
         self._classes[: self._nodes] = numbers[self._classes[: self._nodes]]
 
-    def coarsen(self) -> Self:
-        """The same rows with all segments of an example as one region."""
-        coarse = type(self)(self.groups, 1, self.width)
-        lengths = np.diff(self.pointers)
-        owner = np.repeat(np.arange(len(lengths)) // self.regions, lengths)  # (bag, group) of each entry
-        order = np.lexsort((self.codes, owner))
-        owner, codes = owner[order], self.codes[order]
-        first = np.ones(len(owner), np.bool_)
-        first[1:] = (owner[1:] != owner[:-1]) | (codes[1:] != codes[:-1])
-        starts = np.flatnonzero(first)
-        coarse._codes = codes[starts]
-        coarse._counts = np.add.reduceat(self.counts[order], starts).astype(np.int32) if len(starts) else codes[starts]
-        coarse._pointers = np.searchsorted(owner[starts], np.arange(self.size * self.groups + 1)).astype(np.int64)
-        for name in ("size", "rows", "_dense", "_heads", "_nodes", "_classes", "_label_counts", "_following"):
-            setattr(coarse, name, getattr(self, name))
-        return coarse
+    def weights(self) -> Int64s:
+        """(size,) int64: the rows each bag stands for."""
+        pointers, _, counts = self.label_counts()
+        return np.diff(np.concatenate([[0], np.cumsum(counts)])[pointers])
+
+    def coarsen(self) -> None:
+        """Make all segments of an example one region, in place. Bags that become equal stay apart."""
+        pointers = np.empty(self.size * self.groups + 1, np.int64)
+        join_regions(self.pointers, self._codes, self._counts, self.regions, pointers)
+        self.regions, self._pointers = 1, pointers
+        self._hashes[: self.size] = 0  # of the bags as they were: no longer looked up
+        self._slots[:] = -1
+
+    def sample(self, most: int, rng: np.random.Generator) -> Self:
+        """At most `most` of the bags, drawn uniformly, with their labels."""
+        part = copy.deepcopy(self)
+        if self.size > most:
+            chosen = np.sort(rng.choice(self.size, most, replace=False))
+            pointers, classes, counts = self.label_counts()
+            lengths = np.diff(pointers)
+            nodes = np.repeat(np.isin(np.arange(self.size), chosen), lengths)
+            part._keep(chosen)
+            part._set_labels(np.repeat(np.arange(most), lengths[chosen]), classes[nodes], counts[nodes])
+        return part
+
+    def merge_into(self, kept: Int64s, owners: Int64s) -> None:
+        """Merge clusters of bags, in place: kept (c,) names the bag that stands for each; owners (size,) the cluster.
+
+        The labels of all bags of a cluster are counted under the one that is kept.
+        """
+        kept, self.clustered = np.sort(kept), True
+        place = np.empty(int(owners.max()) + 1, np.int64)
+        place[owners[kept]] = np.arange(len(kept))
+        pointers, classes, counts = self.label_counts()
+        self._keep(kept)
+        self._set_labels(np.repeat(place[owners], np.diff(pointers)), classes, counts)
+
+    def _keep(self, chosen: Int64s) -> None:
+        """Drop all bags but those chosen (rising). Labels are to be set anew."""
+        pointers = np.empty(len(chosen) * self.spans + 1, np.int64)
+        entries = select_bags(self.pointers, self._codes, self._counts, self.spans, chosen, pointers)
+        self.size, self._pointers = len(chosen), pointers
+        self._codes, self._counts = self._codes[:entries].copy(), self._counts[:entries].copy()
+        self._dense, self._hashes = self._dense[chosen], self._hashes[chosen]
+        self._slots = np.full(1 << (4 * self.size + 16).bit_length(), -1, np.int32)
+        rehash(self._hashes, self.size, self._slots)
+
+    def _set_labels(self, bags: Int64s, classes: Int32s, counts: Int64s) -> None:
+        """Count label classes[i] counts[i] times under bags[i], and no others."""
+        nodes = len(bags)
+        self._heads = np.full(self.size, -1, np.int32)
+        self._classes, self._following = np.empty(nodes, np.int32), np.empty(nodes, np.int32)
+        self._label_counts = np.empty(nodes, np.int64)
+        self._nodes = add_labels(
+            bags.astype(np.int32), classes, counts, self._heads, self._classes, self._label_counts, self._following, 0
+        )
+        self.rows = int(counts.sum())
 
     def empty(self) -> Self:
         """Bags that merging leaves unchanged."""

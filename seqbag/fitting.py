@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
@@ -50,22 +51,25 @@ class Fitter:
 
     def choose_regions(self, counts: LayerCounts, network: Network) -> LayerCounts:
         """The counts with the ends of sequences apart, or without, whichever predicts held-out rows better."""
-        whole = replace(
-            counts, regions=Regions("whole"), bags=counts.bags.coarsen(), held_out=counts.held_out.coarsen()
-        )
         if counts.held_out.size == 0:
-            return whole
-        schedule = Schedule.for_rows(counts.bags.rows, self.config.epochs)
+            return _whole(counts)
+        ends = replace(
+            counts,
+            bags=counts.bags.sample(_PROBE_BAGS, self.rng),
+            held_out=counts.held_out.sample(_PROBE_BAGS, self.rng),
+        )
+        whole = _whole(copy.deepcopy(ends))
+        schedule = Schedule.for_rows(ends.bags.rows, self.config.epochs)
         probe = replace(schedule, epochs=max(1, schedule.epochs // 3))
         scores = []
-        for candidate in (whole, counts):
+        for candidate in (whole, ends):
             head = self._head(candidate, network)
             scores.append(self._run(head, candidate, probe, "", Silent()))
         self.progress.note(
             f"regions: {scores[0]:.4f} of the held-out rows right over the whole sequence, "
             f"{scores[1]:.4f} with {counts.regions}"
         )
-        return counts if scores[1] > scores[0] else whole
+        return counts if scores[1] > scores[0] else _whole(counts)
 
     def calibrate(self, classifier: Classifier, counts: LayerCounts, task: str, refit: bool) -> float:
         """Refit a classifier on true features, the dense part of the bags. Returns the accuracy on held-out rows."""
@@ -123,6 +127,13 @@ class Fitter:
         weights = np.where(share > 0, np.maximum(share, 1e-9) ** -self.config.balance, 1.0)
         mean_one: Float32s = (weights / (weights * share).sum()).astype(np.float32)
         return mean_one
+
+
+def _whole(counts: LayerCounts) -> LayerCounts:
+    """The counts over whole examples; those given are used up."""
+    counts.bags.coarsen()
+    counts.held_out.coarsen()
+    return replace(counts, regions=Regions("whole"))
 
 
 def _inputs(codebook: KMeans, quantise: bool) -> Standardiser:

@@ -189,7 +189,7 @@ class _Labels:
     """Label distributions of bags, and the order they are visited in.
 
     A bag that stands for w rows is visited w times an epoch, as its rows would be; visits that fall into one batch are
-    one bag of that weight. Over `_MOST_VISITS` rows, each visit stands for several rows, so the order stays small.
+    one bag of that weight. Over `_MOST_VISITS` rows, and where bags are clusters, each visit stands for several rows.
     """
 
     _MOST_VISITS = 4_000_000
@@ -199,7 +199,8 @@ class _Labels:
         self.pointers, self.label_classes, self.counts = bags.label_counts()
         totals = np.concatenate([[0], np.cumsum(self.counts)])
         self.rows: Int64s = np.diff(totals[self.pointers])
-        share = min(1.0, self._MOST_VISITS / max(int(self.rows.sum()), 1))
+        most = bags.size if bags.clustered else self._MOST_VISITS
+        share = min(1.0, most / max(int(self.rows.sum()), 1))
         self.times: Int64s = np.ceil(self.rows * share).astype(np.int64)
         self.visits = int(self.times.sum())
 

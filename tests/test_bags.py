@@ -1,5 +1,6 @@
 """Bags against counters of counters."""
 
+import copy
 import itertools
 from collections import Counter
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqbag.bagclusters import cluster_bags
 from seqbag.bags import Bags
 from seqbag.errors import UsageError
 from tests import naive
@@ -113,10 +115,11 @@ def test_batches_do_not_matter(case, data):
 def test_coarsening_is_counting_with_one_region(case):
     bags = empty_bags(case)
     update(bags, case)
-    coarse = bags.coarsen()
+    coarse = copy.deepcopy(bags)
+    coarse.coarsen()
     assert (coarse.regions, coarse.groups, coarse.rows) == (1, bags.groups, bags.rows)
     assert summed(content(coarse)) == summed(expected(case, np.zeros_like(case["segments"])))
-    assert content(bags) == expected(case), "the fine bags are as before"
+    assert content(bags) == expected(case), "the copy shares nothing with the bags it was made of"
 
 
 @settings(deadline=None, max_examples=30)
@@ -160,7 +163,8 @@ def test_empty_bags_are_empty():
     bags = Bags(2, 3, 4).empty()
     assert (bags.groups, bags.regions, bags.width, bags.size, bags.rows) == (2, 3, 4, 0, 0)
     assert content(bags) == []
-    assert content(bags.coarsen()) == []
+    bags.coarsen()
+    assert content(bags) == []
 
 
 def test_what_does_not_fit_is_refused():
@@ -169,3 +173,48 @@ def test_what_does_not_fit_is_refused():
         bags.update(np.zeros((1, 1), np.int32), np.zeros(1, np.int32), np.array([0, 1]), np.zeros(1, np.int32))
     assert str(error.value) == "1 groups and (1, 0) features do not fit these bags"
     assert bags.size == 0
+
+
+@settings(deadline=None, max_examples=50)
+@given(examples(), st.integers(1, 8), st.integers(0, 3))
+def test_a_sample_holds_some_of_the_bags_with_their_labels(case, most, seed):
+    bags = empty_bags(case)
+    update(bags, case)
+    before = content(bags)
+    part = bags.sample(most, np.random.default_rng(seed))
+    assert part.size == min(most, bags.size)
+    assert all(bag in before for bag in content(part))
+    assert content(bags) == before, "what was sampled from is as it was"
+
+
+@settings(deadline=None, max_examples=50)
+@given(examples(), st.integers(1, 4))
+def test_merging_clusters_keeps_every_label(case, clusters):
+    bags = empty_bags(case)
+    update(bags, case)
+    if bags.size == 0:
+        return
+    before, rows = content(bags), bags.rows
+    totals = np.bincount(bags.label_counts()[1], bags.label_counts()[2], minlength=3)
+    owners = np.arange(bags.size, dtype=np.int64) % clusters
+    kept = np.unique(owners, return_index=True)[1].astype(np.int64)
+    bags.merge_into(kept, owners)
+    assert (bags.size, bags.rows, bags.clustered) == (len(kept), rows, True)
+    assert np.array_equal(np.bincount(bags.label_counts()[1], bags.label_counts()[2], minlength=3), totals)
+    assert [bag[:2] for bag in content(bags)] == [bag[:2] for bag in before[: len(kept)]]
+
+
+def test_bag_clusters_hold_like_bags_of_one_class():
+    rng = np.random.default_rng(3)
+    lengths = np.full(400, 12)
+    kinds = rng.integers(0, 4, 400)
+    codes = np.repeat(kinds, lengths) * 20 + rng.integers(0, 20, lengths.sum())
+    bags = Bags(1, 1)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    bags.update(codes[None].astype(np.int32), np.zeros(lengths.sum(), np.int32), offsets, kinds.astype(np.int32))
+    cluster_bags(bags, 20, rng)
+    pointers, classes, _ = bags.label_counts()
+    assert (bags.size, bags.rows) == (20, 400)
+    assert np.all(np.diff(pointers) == 1), "no cluster mixes kinds that share no window"
+    for bag in range(bags.size):
+        assert np.all(bags.codes[bags.pointers[bag] : bags.pointers[bag + 1]] // 20 == classes[bag])

@@ -239,8 +239,13 @@ def rehash(hashes: Any, size: int, slots: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def add_labels(bags: Any, labels: Any, heads: Any, classes: Any, counts: Any, following: Any, size: int) -> int:
-    """Count labels per bag in linked lists (nearly all bags have one class). Returns the new number of nodes."""
+def add_labels(
+    bags: Any, labels: Any, amounts: Any, heads: Any, classes: Any, counts: Any, following: Any, size: int
+) -> int:
+    """Count labels, amounts[i] times each, per bag in linked lists (nearly all bags have one class).
+
+    Returns the new number of nodes.
+    """
     for i in range(len(bags)):
         node = heads[bags[i]]
         while node >= 0 and classes[node] != labels[i]:
@@ -252,5 +257,5 @@ def add_labels(bags: Any, labels: Any, heads: Any, classes: Any, counts: Any, fo
             following[node] = heads[bags[i]]
             heads[bags[i]] = node
             size += 1
-        counts[node] += 1
+        counts[node] += amounts[i]
     return size

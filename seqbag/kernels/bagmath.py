@@ -1,0 +1,78 @@
+"""Kernels on whole bags: regions joined, bags selected, and short sketches of bags for clustering."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+
+
+@njit(cache=True, nogil=True)
+def join_regions(pointers: Any, codes: Any, counts: Any, regions: int, out_pointers: Any) -> int:
+    """Join the `regions` spans of each (bag, group) into one, in place; returns the number of entries left.
+
+    pointers: (spans + 1,) int64; codes, counts: (entries,) int32, rewritten; out_pointers: (spans / regions + 1,).
+    """
+    end = 0
+    out_pointers[0] = 0
+    for owner in range(len(out_pointers) - 1):
+        start, stop = pointers[owner * regions], pointers[(owner + 1) * regions]
+        keys = np.empty(stop - start, np.int64)
+        for e in range(start, stop):
+            keys[e - start] = (np.int64(codes[e]) << 32) | np.int64(counts[e])
+        keys.sort()
+        at = 0
+        while at < len(keys):
+            code = np.int32(keys[at] >> 32)
+            total = 0
+            while at < len(keys) and np.int32(keys[at] >> 32) == code:
+                total += np.int32(keys[at] & 0xFFFFFFFF)
+                at += 1
+            codes[end] = code
+            counts[end] = total
+            end += 1
+        out_pointers[owner + 1] = end
+    return end
+
+
+@njit(cache=True, nogil=True)
+def select_bags(pointers: Any, codes: Any, counts: Any, spans: int, chosen: Any, out_pointers: Any) -> int:
+    """Keep the bags in chosen (rising), moving their entries to the front, in place; returns the entries left."""
+    end = 0
+    out_pointers[0] = 0
+    for index in range(len(chosen)):
+        for span in range(chosen[index] * spans, (chosen[index] + 1) * spans):
+            for e in range(pointers[span], pointers[span + 1]):
+                codes[end] = codes[e]
+                counts[end] = counts[e]
+                end += 1
+            out_pointers[index * spans + span - chosen[index] * spans + 1] = end
+    return end
+
+
+@njit(cache=True, nogil=True)
+def sketch_bags(pointers: Any, codes: Any, counts: Any, spans: int, out: Any) -> None:
+    """out[b] = sum over the entries of bag b of log(1 + count) * random signs of (span, code), to length 1.
+
+    A random projection of the bag's log counts (Achlioptas 2003, doi 10.1016/S0022-0000(03)00025-4): distances between
+    sketches are those between bags up to a small error. out: (bags, 64) float32.
+    """
+    for bag in range(len(out)):
+        for d in range(64):
+            out[bag, d] = 0
+        for span in range(spans):
+            for e in range(pointers[bag * spans + span], pointers[bag * spans + span + 1]):
+                bits = (np.uint64(codes[e]) + (np.uint64(span) << np.uint64(40))) * np.uint64(0x9E3779B97F4A7C15)
+                bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+                bits = (bits ^ (bits >> np.uint64(32))) * np.uint64(0xD6E8FEB86659FD93)
+                value = np.float32(np.log1p(counts[e]))
+                for d in range(64):
+                    sign = np.float32(1) if (bits >> np.uint64(d)) & np.uint64(1) else np.float32(-1)
+                    out[bag, d] += sign * value
+        norm = np.float32(0)
+        for d in range(64):
+            norm += out[bag, d] * out[bag, d]
+        norm = np.sqrt(norm) + np.float32(1e-9)
+        for d in range(64):
+            out[bag, d] /= norm
