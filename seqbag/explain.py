@@ -48,7 +48,7 @@ def explain(model: Model, most: int = 8) -> dict[str, Explanation]:
     kept = [np.flatnonzero((model.windows[g] > UNKNOWN).any(1) & (model.window_counts[g] >= least)) for g in groups]
     pulls = np.concatenate([pull(network, g, model.windows[g][kept[g]]) for g in groups])
     counts = np.concatenate([model.window_counts[g][kept[g]] for g in groups])
-    separator = "" if model.columns.get("kind") == "text" and network.config.tokenizer != "words" else " "
+    separator = _separator(model)
     texts = [decode(window, model.texts, separator) for g in groups for window in model.windows[g][kept[g]]]
     explanations = {}
     for number, name in enumerate(network.classes):
@@ -94,6 +94,13 @@ def decode(window: Int32s, texts: list[str], separator: str) -> str:
         if window[place] == PADDING:
             words[place] = "^" if place < first else "$" if place > last else ""
     return separator.join(words)
+
+
+def _separator(model: Model) -> str:
+    """What stands between tokens: nothing between characters, a space between words, ` > ` between events."""
+    if model.columns.get("kind") == "tokens":
+        return " > "
+    return " " if model.network.config.tokenizer == "words" else ""
 
 
 def _distinct(fragments: list[Fragment], most: int) -> list[Fragment]:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from seqbag.store import Model
 
 _CLASSES_SHOWN = 12
+_WIDEST = 60  # characters of a fragment; --json has it whole
 _HEADINGS = ("pulls towards", "pulls away")
 
 
@@ -28,7 +29,7 @@ def inspect(model: Path, most: int, as_json: bool, quiet: bool) -> None:
 
     For each class, the fragments of the input that pull towards it and away from it most. The pull is what one more
     occurrence adds to the class's logit in the average example; beside it stands how often the fragment occurs in the
-    rows trained on. `^` is the start of an example, `$` its end.
+    rows trained on. `^` is the start of an example, `$` its end; `>` stands between the events of a list.
     """
     from seqbag.explain import explain
     from seqbag_cli.models import load_model
@@ -98,4 +99,5 @@ def _fragments(explanations: dict[str, Explanation]) -> None:
 
 
 def _cell(fragment: Fragment) -> str:
-    return f"{fragment.pull:>+6.2f} {fragment.count:>9,}x  {fragment.text}"
+    text = fragment.text if len(fragment.text) <= _WIDEST else f"{fragment.text[: _WIDEST - 3]}..."
+    return f"{fragment.pull:>+6.2f} {fragment.count:>9,}x  {text}"
