@@ -59,7 +59,7 @@ class Patcher:
         sites = np.zeros((1,) * (2 * axes), np.int64)
         inside = np.ones((1,) * (2 * axes), np.bool_)
         for axis, size in enumerate(shape):
-            starts = np.arange(out_shape[axis]) * self.stride[axis] - self._before(axis)
+            starts = np.arange(out_shape[axis]) * self.stride[axis] - self.before(axis)
             at = starts[:, None] + np.arange(self.window[axis])  # (out_size, window)
             at = at.reshape([n if a in (axis, axes + axis) else 1 for a, n in enumerate(out_shape + self.window)])
             sites = sites * size + at
@@ -75,6 +75,16 @@ class Patcher:
         """
         if len(self.window) != 1:
             raise UsageError(f"window {self.window} has {len(self.window)} axes: sequences have one")
+        out_offsets = self.ragged_offsets(offsets)
+        kind = np.int32 if offsets[-1] < 2**31 else np.int64
+        index = np.empty((out_offsets[-1], self.window[0]), kind)
+        ragged_windows(offsets, out_offsets, self.stride[0], self.before(0), index)
+        return index, out_offsets
+
+    def ragged_offsets(self, offsets: Int64s) -> Int64s:
+        """The offsets (n + 1,) int64, from 0, of the output sites of sequences with the offsets (n + 1,)."""
+        if self.padding != "valid" and self.stride == (1,) and offsets[0] == 0:
+            return offsets
         lengths = np.diff(offsets)
         if self.padding == "valid":
             counts = np.maximum((lengths - self.window[0]) // self.stride[0] + 1, 0)
@@ -82,12 +92,9 @@ class Patcher:
             counts = -(-lengths // self.stride[0])
         out_offsets = np.zeros(len(offsets), np.int64)
         np.cumsum(counts, out=out_offsets[1:])
-        kind = np.int32 if offsets[-1] < 2**31 else np.int64
-        index = np.empty((out_offsets[-1], self.window[0]), kind)
-        ragged_windows(offsets, out_offsets, self.stride[0], self._before(0), index)
-        return index, out_offsets
+        return out_offsets
 
-    def _before(self, axis: int) -> int:
+    def before(self, axis: int) -> int:
         """How many sites of a window lie before the one it stands on."""
         window = self.window[axis]
         return {"same": (window - 1) // 2, "causal": window - 1, "valid": 0}[self.padding]

@@ -387,3 +387,28 @@ def grid_convolved(
                 total += image[site].astype(np.float64) @ weights[number * channels : (number + 1) * channels]
         rows.append(total)
     return np.array(rows)
+
+
+def active(windows: np.ndarray, weights: np.ndarray, thresholds: np.ndarray) -> list[list[bool]]:
+    """Whether each window's sum is above each filter's threshold, in Python's integers.
+
+    windows: (m, inputs) of -1, 0 (padding) and +1; weights: (inputs, filters) of -1, 0, +1; thresholds: (filters,).
+    """
+    return [
+        [
+            sum(int(x) * int(w) for x, w in zip(window, column, strict=True)) > int(threshold)
+            for column, threshold in zip(weights.T, thresholds, strict=True)
+        ]
+        for window in windows
+    ]
+
+
+def least_squares_scale(weights: np.ndarray) -> float:
+    """The least sum of squares that s * t leaves of weights (inputs,), over every t of -1, 0, +1 and the best s."""
+    best = float((weights**2).sum())
+    for choice in itertools.product((-1, 0, 1), repeat=len(weights)):
+        t = np.array(choice, np.float64)
+        if t.any():
+            s = (weights @ t) / (t @ t)
+            best = min(best, float(((weights - s * t) ** 2).sum()))
+    return best

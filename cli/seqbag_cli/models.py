@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from seqbag.errors import UsageError
-from seqbag.store import Model, load
+from seqbag.predictor import open_model
+from seqbag.store import Model
 
 if TYPE_CHECKING:
     from seqbag.batch import Source
@@ -17,8 +18,8 @@ _KINDS = ("text", "tokens", "image")
 
 
 def load_model(path: Path) -> Model:
-    """Read a model file. Raises ModelError."""
-    return load(path)
+    """Read a model file or a packed model. Raises ModelError."""
+    return open_model(path)
 
 
 def open_for(model: Model, uri: str, need_label: bool, threads: int, **options: Any) -> Source:

@@ -1,0 +1,139 @@
+"""Inference on whole numbers: activations as bits, sums as look-ups or popcounts, counters, and one small classifier.
+
+Each layer is a stage that turns its input into the activation bits of its output sites, 64 filters a word; the bits are
+counted per region and are, as they stand, the next layer's input. No float is touched before the classifier, except by
+a first layer over pixels, which are no signs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from seqbag.batch import Float32s, ImageColumn, Int64s, TextColumn, TokensColumn
+from seqbag.classifier import Classifier
+from seqbag.kernels.assign import Affine
+from seqbag.kernels.bitops import pooled_logarithms
+from seqbag.kernels.dense import Dense
+from seqbag.layer import Layer, Maps
+from seqbag.network import Network
+from seqbag.stages import BitStage, EmbeddedStage, PixelStage, Stage, TokenStage, bit_spans, tables_fit
+
+_SITES = 1 << 16  # sites, and rows, that go through the layers at once
+_ROWS = 1 << 12
+
+
+def _logarithm(counts: npt.NDArray[np.generic]) -> Float32s:
+    """log(1 + counts) to half precision, as a net's features are."""
+    return np.log1p(counts.astype(np.float32)).astype(np.float16).astype(np.float32)
+
+
+_LOGARITHMS = _logarithm(np.arange(1 << 12))
+
+
+class PackedNetwork(Network):
+    """A net of signs and whole weights, run by the engine. Any other net runs as it is."""
+
+    @cached_property
+    def engine(self) -> Engine | None:
+        """None for a net with float weights or activations."""
+        return Engine(self) if all(map(is_whole, self.layers[_pixels(self) :])) else None
+
+    def features(self, maps: Maps) -> Float32s:
+        return super().features(maps) if self.engine is None else self.engine.features(maps)
+
+    def logits(self, column: TextColumn | TokensColumn | ImageColumn) -> Float32s:
+        return super().logits(column) if self.engine is None else self.engine.logits(self.encode(column))
+
+
+def is_whole(layer: Layer) -> bool:
+    """Whether all that a layer adds up are -1, 0 and +1, and its activations signs."""
+    arrays = layer.weights + (() if layer.embedding is None else (layer.embedding,))
+    return layer.activation == "sign" and all(np.isin(array, (-1, 0, 1)).all() for array in arrays)
+
+
+def _pixels(network: Network) -> int:
+    """1 if the first layer reads pixels, else 0."""
+    return int(network.layers[0].embedding is None)
+
+
+class Engine:
+    """Runs a net whose layers are `is_whole`, but for a first one over pixels. Holds no state; any thread may call."""
+
+    def __init__(self, network: Network) -> None:
+        assert network.classifier is not None
+        self._layers = network.layers
+        self._spans = [bit_spans(layer) for layer in network.layers]
+        self._stages: list[Stage] = []
+        for number, layer in enumerate(network.layers):
+            if number:
+                self._stages.append(BitStage(layer, self._spans[number - 1]))
+            elif layer.embedding is None:
+                self._stages.append(PixelStage(layer))
+            else:
+                self._stages.append(TokenStage(layer) if tables_fit(layer) else EmbeddedStage(layer))
+        self._classifier = _Quick(network.classifier)
+
+    def logits(self, maps: Maps) -> Float32s:
+        """(n, classes) float32. A row's logits do not depend on the rows beside it."""
+        return self._by_parts(maps, lambda part: self._classifier(self._features(part)))
+
+    def features(self, maps: Maps) -> Float32s:
+        """Pooled features (n, d) float32 of all layers, as `Network.features` gives them."""
+        return self._by_parts(maps, self._features)
+
+    def _by_parts(self, maps: Maps, work: Callable[[Maps], Float32s]) -> Float32s:
+        """Work on runs of whole rows, so that what is made of them stays in the cache."""
+        if maps.offsets[-1] <= _SITES and len(maps) <= _ROWS:
+            return work(maps)
+        edges = np.union1d(
+            np.arange(0, len(maps), _ROWS), np.searchsorted(maps.offsets, np.arange(0, maps.offsets[-1], _SITES))
+        )
+        edges = np.append(edges[edges < len(maps)], len(maps))
+        return np.concatenate([work(maps.part(int(start), int(stop))) for start, stop in pairwise(edges)])
+
+    def _features(self, maps: Maps) -> Float32s:
+        axes = 1 if maps.grid is None else len(maps.grid)
+        out = np.empty((len(maps), sum(layer.features(axes) for layer in self._layers)), np.float32)
+        column = 0
+        for layer, spans, stage in zip(self._layers, self._spans, self._stages, strict=True):
+            maps = stage(maps)
+            regions = layer.regions.count(axes)
+            lengths = maps.offsets[1:] - maps.offsets[:-1]
+            segments = layer.regions.segments(maps.offsets, maps.grid)
+            pooled_logarithms(
+                maps.values, maps.offsets, segments, regions, layer.regions.kind == "tail", spans,
+                _logarithms(maps.offsets), out, column,
+            )  # fmt: skip
+            column += regions * layer.channels
+            out[:, column : column + regions] = _logarithm(layer.regions.lengths(lengths, axes))
+            column += regions
+        return out
+
+
+class _Quick:
+    """The classifier, its first layer in whole numbers."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        values = classifier.parameters
+        first = "hidden" if classifier.hidden else "out"
+        self._first = Dense(
+            classifier.mean, classifier.scale, values[first], values[f"{first}_bias"], rectify=classifier.hidden > 0
+        )
+        self._last = Affine(values["out"], values["out_bias"]) if classifier.hidden else None
+
+    def __call__(self, features: Float32s) -> Float32s:
+        values = self._first(features)
+        return values if self._last is None else self._last(values)
+
+
+def _logarithms(offsets: Int64s) -> Float32s:
+    """log(1 + i) of every count that examples of these offsets can have."""
+    if offsets[-1] < len(_LOGARITHMS):
+        return _LOGARITHMS
+    longest = int(np.diff(offsets).max())
+    return _LOGARITHMS if longest < len(_LOGARITHMS) else _logarithm(np.arange(longest + 1))

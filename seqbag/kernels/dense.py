@@ -1,0 +1,156 @@
+"""A dense layer on whole numbers: standardised features of 16 bits times weights of 8, summed in 32.
+
+Two products and a sum a lane are one instruction on x86-64 (pmaddwd, with an accumulator vpdpwssd); elsewhere LLVM
+makes it of what there is. Sums of integers have no order, so that every machine gives the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import llvmlite.binding as llvm
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from seqbag.batch import Float32s
+
+
+def _tile_shape() -> tuple[int, int, str | None]:
+    """(rows, lanes, instruction) such that two vectors of sums a row fit the registers."""
+    features = llvm.get_host_cpu_features()
+    if features.get("avx512bw"):
+        return 8, 16, "llvm.x86.avx512.pmaddw.d.512"
+    if features.get("avx2"):
+        return 4, 8, "llvm.x86.avx2.pmadd.wd"
+    return 4, 4, None
+
+
+ROWS, _LANES, _MULTIPLY_ADD = _tile_shape()
+PANEL = 2 * _LANES
+_INT8 = 127
+_DEVIATIONS = 16  # features further from the mean than this are taken as this far
+
+_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
+_SHORTS = ir.VectorType(_I16, 2 * _LANES)
+_INTS = ir.VectorType(_I32, _LANES)
+_alloca: Any = cgutils.alloca_once
+
+
+def _pairs(builder: Any, a: Any, b: Any) -> Any:
+    """a[2i] * b[2i] + a[2i + 1] * b[2i + 1], of 16 bits each, in each lane i of 32."""
+    if _MULTIPLY_ADD is not None:
+        function = ir.FunctionType(_INTS, [_SHORTS, _SHORTS])
+        known = cgutils.get_or_insert_function(builder.module, function, _MULTIPLY_ADD)  # type: ignore[no-untyped-call]
+        return builder.call(known, [a, b])
+    products = []
+    for odd in (0, 1):
+        lanes = ir.Constant(ir.VectorType(_I32, _LANES), [2 * lane + odd for lane in range(_LANES)])
+        parts = [
+            builder.sext(builder.shuffle_vector(v, ir.Constant(_SHORTS, ir.Undefined), lanes), _INTS) for v in (a, b)
+        ]
+        products.append(builder.mul(*parts))
+    return builder.add(*products)
+
+
+@intrinsic
+def _tile_sums(
+    typing: Any, block: Any, weights: Any, panel: Any, pairs: Any, sums: Any
+) -> tuple[Any, Callable[..., Any]]:
+    """sums (ROWS, PANEL) int32 of block (pairs, ROWS, 2) int16 times weights[panel:] (pairs, PANEL, 2) int16."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        def data(number: int) -> Any:
+            return context.make_array(signature.args[number])(context, builder, args[number]).data
+
+        block, weights, sums = data(0), builder.gep(data(1), [args[2]]), data(4)
+        totals = [[_alloca(builder, _INTS) for _ in range(2)] for _ in range(ROWS)]
+        for row in totals:
+            for total in row:
+                builder.store(ir.Constant(_INTS, None), total)
+        with cgutils.for_range(builder, args[3]) as loop:
+            column = builder.gep(weights, [builder.mul(loop.index, ir.Constant(_I64, 2 * PANEL))])
+            values = builder.bitcast(
+                builder.gep(block, [builder.mul(loop.index, ir.Constant(_I64, 2 * ROWS))]), _I32.as_pointer()
+            )
+            parts = [
+                builder.load(
+                    builder.bitcast(builder.gep(column, [ir.Constant(_I64, v * PANEL)]), _SHORTS.as_pointer()), align=2
+                )
+                for v in range(2)
+            ]
+            for r in range(ROWS):
+                value = builder.load(builder.gep(values, [ir.Constant(_I64, r)]), align=2)
+                first = builder.insert_element(ir.Constant(_INTS, ir.Undefined), value, ir.Constant(_I32, 0))
+                splat = builder.shuffle_vector(
+                    first, ir.Constant(_INTS, ir.Undefined), ir.Constant(ir.VectorType(_I32, _LANES), None)
+                )
+                pair = builder.bitcast(splat, _SHORTS)
+                for part, total in zip(parts, totals[r], strict=True):
+                    builder.store(builder.add(builder.load(total), _pairs(builder, part, pair)), total)
+        for r, row in enumerate(totals):
+            for v, total in enumerate(row):
+                target = builder.gep(sums, [ir.Constant(_I64, r * PANEL + v * _LANES)])
+                builder.store(builder.load(total), builder.bitcast(target, _INTS.as_pointer()), align=4)
+        return context.get_dummy_value()
+
+    return types.void(block, weights, types.int64, types.int64, sums), codegen
+
+
+@njit(cache=True, nogil=True)
+def _dense(
+    features: Any, mean: Any, scale: Any, limit: Any, weights: Any, out_scale: Any, bias: Any, rectify: bool, out: Any
+) -> None:
+    """out (n, k) = the whole-number product, scaled, plus bias, not below zero if `rectify`. See `Dense`."""
+    n, dims = features.shape
+    pairs = (dims + 1) // 2
+    columns = out.shape[1]
+    block = np.zeros(pairs * ROWS * 2, np.int16)
+    sums = np.zeros(ROWS * PANEL, np.int32)
+    floor = np.float32(0) if rectify else np.float32(-np.inf)
+    for start in range(0, n, ROWS):
+        stop = min(n, start + ROWS)
+        for row in range(start, stop):
+            at = (row - start) * 2
+            for d in range(dims):
+                value = min(max((features[row, d] - mean[d]) * scale[d], -limit), limit)
+                block[at + (d >> 1) * (2 * ROWS) + (d & 1)] = np.int16(np.rint(value))
+        for first in range(0, columns, PANEL):
+            _tile_sums(block, weights, first * pairs * 2, pairs, sums)  # type: ignore[call-arg]
+            for row in range(start, stop):
+                for c in range(min(PANEL, columns - first)):
+                    value = np.float32(sums[(row - start) * PANEL + c]) * out_scale[first + c] + bias[first + c]
+                    out[row, first + c] = max(value, floor)
+
+
+class Dense:
+    """((x - mean) * scale) @ weights + bias with the weights rounded to 8 bits a column and the inputs to 16."""
+
+    def __init__(self, mean: Float32s, scale: Float32s, weights: Float32s, bias: Float32s, rectify: bool) -> None:
+        """mean, scale: (d,); weights: (d, k), exact if each column is a multiple of its largest / 127; bias: (k,).
+
+        rectify: results below zero become zero.
+        """
+        dims, columns = weights.shape
+        most = min(32767, (2**31 - 1) // (_INT8 * dims))  # so that no sum overflows
+        step = np.float32(2.0 ** np.floor(np.log2(most / _DEVIATIONS)))
+        self._limit = np.float32(most)
+        self._mean, self._scale, self._bias, self._rectify = mean, (scale * step).astype(np.float32), bias, rectify
+        unit = np.abs(weights).max(0) / np.float32(_INT8)
+        self._out_scale = (unit / step).astype(np.float32)
+        panels, pairs = -(-columns // PANEL), -(-dims // 2)
+        table: npt.NDArray[np.int16] = np.zeros((2 * pairs, panels * PANEL), np.int16)
+        table[:dims, :columns] = np.rint(weights / np.where(unit > 0, unit, 1))
+        order = table.reshape(pairs, 2, panels, PANEL).transpose(2, 0, 3, 1)
+        self._weights = np.ascontiguousarray(order).reshape(-1)
+
+    def __call__(self, features: Float32s) -> Float32s:
+        """(n, k) float32 from features (n, d) float32. A row's result does not depend on the rows beside it."""
+        out = np.empty((len(features), len(self._bias)), np.float32)
+        arguments = (self._mean, self._scale, self._limit, self._weights, self._out_scale, self._bias, self._rectify)
+        _dense(features, *arguments, out)
+        return out

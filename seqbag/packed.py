@@ -1,0 +1,176 @@
+"""Packed models: a quantised net in a file of kilobytes. Loading one executes nothing and checks every size and range.
+
+Layout (format 1): one safetensors file, whose metadata has one entry `seqbag.packed`, JSON with sorted keys: format,
+version, weights (ternary, binary or float), activations (sign or float), config, classes, columns, report, layers
+(windows, strides, padding, regions, activation, filters: the number of each window) and hidden (units of the
+classifier, 0 for none). Bits fill bytes from the lowest: bit i of a row is `row[i // 8] >> (i % 8) & 1`, and bits after
+the last are 0. A layer's inputs are numbered as in a model file: place in the window first, then channel. Tensors:
+
+| name                       | shape, dtype                       | what                                             |
+|----------------------------|------------------------------------|--------------------------------------------------|
+| tokens.ids                 | (tokens - 2,) int32, rising        | hashed id of embedding row i + 2                 |
+| layers.0.embedding         | (tokens - 1, ceil(dims / 8)) uint8 | row i + 1 as bits, 1 for +1, 0 for -1; row 0     |
+|                            |                                    | (padding) is all zero, row 1 any other token     |
+| layers.L.sign.G            | (filters, ceil(inputs / 8)) uint8  | bits, 1 where the weight is above 0              |
+| layers.L.mask.G            | the same                           | ternary only: bits, 0 where the weight is 0      |
+| layers.L.threshold.G       | (filters,) int32                   | active where the sum is above it                 |
+| classifier.mean, .variance | (features,) float32                | what features are standardised by                |
+| classifier.hidden          | (features, hidden) int8            | weights / scale; absent without hidden units     |
+| classifier.hidden_scale    | (hidden,) float32                  | of each column                                   |
+| classifier.hidden_bias     | (hidden,) float32                  |                                                  |
+| classifier.out[_scale, _bias]| likewise                       | from hidden units, or features, to classes       |
+
+Where activations are float, `threshold` gives way to `scale` and `bias`, (filters,) float32, and the embedding is
+(tokens, dims) float32. Where weights are float, or the layer is the first over pixels, `sign` and `mask` give way to
+`weights` (inputs, filters) float32 with `bias`, and the classifier's weights are float32 without scales.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import safetensors.numpy
+
+from seqbag import __version__
+from seqbag.batch import Int32s, UInt8s
+from seqbag.classifier import Classifier
+from seqbag.config import TrainConfig
+from seqbag.engine import PackedNetwork
+from seqbag.errors import ModelError
+from seqbag.layer import Layer
+from seqbag.quantise import ACTIVATIONS, WEIGHTS, Kind
+from seqbag.store import Arrays, Model, read_tensors
+from seqbag.unpack import checked, one_of, read_classifier, read_layer, size
+
+FORMAT = 1
+KEY = "seqbag.packed"
+_MOST_IDS = 1 << 26
+_INT8 = 127
+
+
+def to_bytes(model: Model, kind: Kind) -> bytes:
+    """The file of a model whose network `quantise` made for this kind. The classifier is rounded here."""
+    network = model.network
+    assert network.classifier is not None
+    description = {
+        "format": FORMAT,
+        "version": __version__,
+        "weights": kind.weights,
+        "activations": kind.activations,
+        "config": network.config.to_json(),
+        "classes": list(network.classes),
+        "columns": model.columns,
+        "report": model.report,
+        "layers": [_describe(layer) for layer in network.layers],
+        "hidden": network.classifier.hidden,
+    }
+    arrays: Arrays = {}
+    if network.lookup is not None:
+        arrays["tokens.ids"] = np.flatnonzero(network.lookup > 1).astype(np.int32)
+    for number, layer in enumerate(network.layers):
+        arrays |= {f"layers.{number}.{name}": value for name, value in _pack(layer, number, kind).items()}
+    arrays |= {f"classifier.{name}": value for name, value in _pack_classifier(network.classifier, kind).items()}
+    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+    return safetensors.numpy.save(contiguous, {KEY: json.dumps(description, sort_keys=True)})
+
+
+def load(path: Path) -> Model:
+    """Read a packed model; its network is a `PackedNetwork`. Raises ModelError if it is damaged, foreign or too new."""
+    description, arrays = read_tensors(path, KEY)
+    try:
+        return _from_parts(description, arrays)
+    except ModelError:
+        raise
+    except Exception as error:
+        # Whatever a damaged description makes of the code that reads it, it is the file that is wrong.
+        raise ModelError(
+            f"{path} is damaged ({type(error).__name__}: {error}): restore it or export it again"
+        ) from error
+
+
+def _describe(layer: Layer) -> dict[str, Any]:
+    return {
+        "windows": [list(patcher.window) for patcher in layer.patchers],
+        "strides": [list(patcher.stride) for patcher in layer.patchers],
+        "padding": layer.patchers[0].padding,
+        "regions": str(layer.regions),
+        "activation": layer.activation,
+        "filters": [len(bias) for bias in layer.biases],
+    }
+
+
+def _pack(layer: Layer, number: int, kind: Kind) -> Arrays:
+    arrays: Arrays = {}
+    filters = kind.filters(layer, number)
+    signs = kind.activations == "sign"
+    if layer.embedding is not None:
+        whole = signs and filters != "float"
+        arrays["embedding"] = pack_bits(layer.embedding[1:] > 0) if whole else layer.embedding
+    for group, (weights, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
+        if filters == "float":
+            arrays[f"weights.{group}"], arrays[f"bias.{group}"] = weights, bias
+            continue
+        arrays[f"sign.{group}"] = pack_bits(weights.T > 0)
+        if filters == "ternary":
+            arrays[f"mask.{group}"] = pack_bits(weights.T != 0)
+        if signs:
+            arrays[f"threshold.{group}"] = np.floor(-bias).astype(np.int32)
+        else:
+            arrays[f"scale.{group}"], arrays[f"bias.{group}"] = np.abs(weights).max(0), bias
+    return arrays
+
+
+def _pack_classifier(classifier: Classifier, kind: Kind) -> Arrays:
+    arrays: Arrays = {"mean": classifier.mean, "variance": classifier.variance}
+    for name, value in classifier.parameters.items():
+        if value.ndim == 1 or kind.weights == "float":
+            arrays[name] = value
+            continue
+        scale = np.abs(value).max(0) / np.float32(_INT8)
+        arrays[f"{name}_scale"] = scale
+        arrays[name] = np.rint(value / np.where(scale > 0, scale, 1)).astype(np.int8)
+    return arrays
+
+
+def pack_bits(rows: npt.NDArray[np.bool_]) -> UInt8s:
+    """(n, bits) to (n, ceil(bits / 8)) uint8, the first bit lowest."""
+    return np.packbits(rows, axis=1, bitorder="little")
+
+
+def _from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
+    kind = Kind(one_of(description["weights"], WEIGHTS), one_of(description["activations"], ACTIVATIONS))
+    config = TrainConfig.from_json(description["config"])
+    classes = tuple(str(name) for name in description["classes"])
+    if len(classes) < 2 or len(set(classes)) < len(classes):
+        raise ValueError("there are fewer than two classes, or two of one name")
+    columns = dict(description["columns"])
+    image = one_of(columns["kind"], ("text", "tokens", "image")) == "image"
+    lookup = None if image else _lookup(arrays, config.vocabulary)
+    layers: list[Layer] = []
+    inputs = 0
+    for number, values in enumerate(description["layers"]):
+        layers.append(read_layer(number, values, arrays, kind, size(config.dims) if lookup is not None else 0, inputs))
+        inputs = layers[-1].channels
+    first = layers[0]
+    if lookup is not None and (first.embedding is None or len(first.embedding) != max(int(lookup.max()), 1) + 1):
+        raise ValueError("the embedding has other rows than there are tokens")
+    features = sum(layer.features(len(layer.patchers[0].window)) for layer in layers)
+    classifier = read_classifier(arrays, kind, features, size(description["hidden"], 0), len(classes))
+    return Model(PackedNetwork(config, classes, lookup, layers, classifier), columns, dict(description["report"]))
+
+
+def _lookup(arrays: Arrays, vocabulary: int) -> Int32s:
+    """Embedding rows of the hashed ids."""
+    ids = checked(arrays, "tokens.ids", np.int32, 1)
+    if len(ids) and (np.any(np.diff(ids) <= 0) or ids[0] < 1 or ids[-1] >= vocabulary):
+        raise ValueError("the token ids are out of range")
+    if vocabulary > _MOST_IDS:
+        raise ValueError(f"the vocabulary has {vocabulary} ids")
+    lookup = np.full(vocabulary, 1, np.int32)
+    lookup[0] = 0
+    lookup[ids] = np.arange(2, 2 + len(ids), dtype=np.int32)
+    return lookup

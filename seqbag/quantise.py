@@ -1,0 +1,143 @@
+"""A trained net made of integers: embeddings of signs, filters of -1, 0 and +1, and a threshold for each filter.
+
+The result is a `Network` again, with whole weights and a bias of -(threshold + 1/2), so that `sum + bias > 0` is
+`sum > threshold` exactly: it can be measured and refitted like any other, packed without loss, and run on bits. Scales
+need not be kept, as a sign has none; biases and scales of the filters go into the thresholds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from seqbag.batch import Float32s, Int32s, Int64s
+from seqbag.errors import UsageError
+from seqbag.layer import Layer
+from seqbag.network import Network
+
+Weights = Literal["ternary", "binary", "float"]
+Activations = Literal["sign", "float"]
+WEIGHTS: tuple[Weights, ...] = ("ternary", "binary", "float")
+ACTIVATIONS: tuple[Activations, ...] = ("sign", "float")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How a net is packed."""
+
+    weights: Weights
+    activations: Activations
+
+    def filters(self, layer: Layer, number: int) -> Weights:
+        """What the filters of layer `number` are kept as: those over pixels stay floats."""
+        return "float" if number == 0 and layer.embedding is None else self.weights
+
+
+Quantiser = Callable[[Float32s], tuple[Float32s, Float32s]]
+
+
+def least_squares_ternary(weights: Float32s) -> tuple[Float32s, Float32s]:
+    """Per column the scale (F,) and t (inputs, F) of -1, 0, +1 with the least |w - scale * t|^2 (float32).
+
+    Of all ways to keep the k largest magnitudes, whose best scale is their mean, the best has the largest
+    (sum of them)^2 / k. (Li et al. 2016, arXiv 1605.04711, section 2.2, solved there approximately.)
+    """
+    size = np.abs(weights, dtype=np.float64)
+    falling = -np.sort(-size, axis=0)
+    sums, kept = np.cumsum(falling, axis=0), np.arange(1, len(size) + 1)[:, None]
+    gain = sums**2 / kept
+    # Rounding must not make a kept zero look like a gain.
+    best = np.argmax(gain >= gain.max(0) * (1 - 1e-12), axis=0)
+    columns = np.arange(size.shape[1])
+    scale = sums[best, columns] / (best + 1)
+    kept_weights = size >= np.maximum(falling[best, columns], np.finfo(np.float64).tiny)
+    return (np.sign(weights) * kept_weights).astype(np.float32), scale.astype(np.float32)
+
+
+def least_squares_binary(weights: Float32s) -> tuple[Float32s, Float32s]:
+    """Per column the signs (inputs, F) and the scale (F,), their mean magnitude (Rastegari et al. 2016)."""
+    signs = np.where(weights < 0, np.float32(-1), np.float32(1))
+    return signs, np.abs(weights).mean(0, dtype=np.float64).astype(np.float32)
+
+
+QUANTISERS: dict[Weights, Quantiser] = {"ternary": least_squares_ternary, "binary": least_squares_binary}
+
+
+def quantise(network: Network, kind: Kind, windows: Sequence[Int32s] = (), counts: Sequence[Int64s] = ()) -> Network:
+    """The net with its layers quantised; the classifier is the same object.
+
+    windows, counts: the commonest windows (m, width) of each group of the first layer, in embedding rows, and how often
+    they came: where quantising changed a token filter, its threshold is set so that it is active as often as before.
+    Raises UsageError for a net whose layers cannot become signs.
+    """
+    if kind.activations == "sign" and network.config.activation != "sign" and len(network.layers) > 1:
+        raise UsageError(
+            f"a net of {len(network.layers)} layers trained with {network.config.activation} cannot be given signs: "
+            "train it with --activation sign, or export it with --activations float"
+        )
+    layers = []
+    for number, before in enumerate(network.layers):
+        filters = kind.filters(before, number)
+        layer = before if filters == "float" else _scaled(before, QUANTISERS[filters])
+        if kind.activations == "sign":
+            known = list(zip(windows, counts, strict=True)) if number == 0 else []
+            layer = replace(layer, activation="sign") if filters == "float" else _whole(layer, before, known)
+        layers.append(layer)
+    config = replace(network.config, activation="sign") if kind.activations == "sign" else network.config
+    return replace(network, config=config, layers=layers)
+
+
+def _scaled(layer: Layer, quantiser: Quantiser) -> Layer:
+    """Filters replaced by scale * t, which needs no other bias."""
+    parts = [quantiser(weights) for weights in layer.weights]
+    return replace(layer, weights=tuple(np.ascontiguousarray(t * scale) for t, scale in parts))
+
+
+def _whole(layer: Layer, before: Layer, known: list[tuple[Int32s, Int64s]]) -> Layer:
+    """The layer with sign activations and nothing but whole numbers in it. known: windows and counts of each group."""
+    embedding, spread = (None, np.float32(1)) if layer.embedding is None else _signs(layer.embedding)
+    same = embedding is None or np.array_equal(embedding, before.embedding)  # type: ignore[arg-type]
+    filters, biases = [], []
+    for group, (scaled, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
+        scale = np.abs(scaled).max(0) * spread
+        whole = np.sign(scaled)
+        thresholds = np.floor(-bias / np.where(scale > 0, scale, 1)).astype(np.float64)
+        if group < len(known) and not (same and np.array_equal(scaled, before.weights[group])):
+            windows, counts = known[group]
+            active = _sums(before.embedding, before.weights[group], windows) + bias > 0
+            thresholds = _balanced(active, _sums(embedding, whole, windows), counts)
+        filters.append(whole)
+        biases.append(-(np.clip(thresholds, -len(whole) - 1, len(whole)) + 0.5).astype(np.float32))
+    return replace(layer, weights=tuple(filters), biases=tuple(biases), activation="sign", embedding=embedding)
+
+
+def _signs(embedding: Float32s) -> tuple[Float32s, np.float32]:
+    """Signs of the embedding's rows, padding (row 0) staying zero, and the mean magnitude they stand for."""
+    signs = np.where(embedding < 0, np.float32(-1), np.float32(1))
+    signs[0] = 0
+    spread = np.abs(embedding[1:]).mean() if len(embedding) > 1 else np.float32(1)
+    return signs, np.float32(spread or 1)
+
+
+def _balanced(active: npt.NDArray[np.bool_], sums: Float32s, counts: Int64s) -> npt.NDArray[np.float64]:
+    """Thresholds (F,) that as many windows pass as are active. active, sums: (m, F); counts: (m,) of the windows."""
+    weight = counts.astype(np.float64)
+    wanted = weight @ active
+    thresholds = np.empty(sums.shape[1])
+    for f in range(sums.shape[1]):
+        values, place = np.unique(sums[:, f], return_inverse=True)
+        above = weight.sum() - np.cumsum(np.bincount(place, weight))  # windows above each value
+        edges = np.concatenate([[values[0] - 1], values])
+        thresholds[f] = edges[np.argmin(np.abs(np.concatenate([[weight.sum()], above]) - wanted[f]))]
+    return thresholds
+
+
+def _sums(embedding: Float32s | None, weights: Float32s, windows: Int32s) -> Float32s:
+    """What filters give for windows (m, width) of embedding rows, without bias."""
+    assert embedding is not None
+    sums: Float32s = embedding[windows].reshape(len(windows), -1) @ weights
+    return sums

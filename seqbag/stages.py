@@ -1,0 +1,235 @@
+"""The layers of a packed net, each turning its input into words of activation bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from seqbag.batch import Float32s, Int32s, Int64s
+from seqbag.kernels.bitops import PANEL, SITES, WORD, convolve, pack_signs
+from seqbag.kernels.tokenbits import convolve_tokens, look_up_windows
+from seqbag.layer import Layer, Maps
+from seqbag.patches import Index, Patcher
+
+Words: TypeAlias = npt.NDArray[np.uint64]
+
+_TABLE_BYTES = 1 << 26  # of a layer's look-up tables; a larger vocabulary is convolved bit by bit
+_WINDOW_BYTES = 1 << 22  # of the bits of every window there is
+_SLOTS = 1 << 12  # windows remembered in a batch
+_MANY_SUMS = 12  # additions of 64 sums from which on remembering a window is cheaper than adding again
+_FEW_SITES = 1 << 12  # in a batch this small, windows hardly repeat
+
+
+class Stage(Protocol):
+    """One layer: its input, maps of token rows, pixels or words of bits, to words of bits (sites, words)."""
+
+    def __call__(self, maps: Maps) -> Maps: ...
+
+
+class TokenStage:
+    """A first layer over tokens, by tables of what each token adds to each filter at each place of the window."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._groups = [
+            _TokenFilters(patcher, table, bias)
+            for patcher, table, bias in zip(layer.patchers, layer.tables, layer.biases, strict=True)
+        ]
+
+    def __call__(self, maps: Maps) -> Maps:
+        offsets = self._groups[0].patcher.ragged_offsets(maps.offsets)
+        out = np.empty((offsets[-1], sum(group.words for group in self._groups)), np.uint64)
+        column = 0
+        for group in self._groups:
+            group(maps, offsets, out, column)
+            column += group.words
+        return Maps(out, offsets)
+
+
+class _TokenFilters:
+    """The filters of one window over tokens. With few tokens, every window is worked out at once."""
+
+    def __init__(self, patcher: Patcher, table: Float32s, bias: Float32s) -> None:
+        self.patcher = patcher
+        width, tokens, filters = table.shape
+        self.words = _padded(filters) // WORD
+        self._table = np.zeros((width * tokens, self.words * WORD), np.int16)
+        self._table[:, :filters] = table.reshape(-1, filters)
+        self._thresholds = np.full(self.words * WORD, np.iinfo(np.int16).max, np.int16)
+        self._thresholds[:filters] = np.floor(-bias)
+        self._tokens = tokens
+        self._all: Words | None = None
+        if tokens**width * self.words * 8 <= _WINDOW_BYTES:
+            self._all = self._every_window(width)
+
+    def __call__(self, maps: Maps, offsets: Int64s, out: Words, column: int) -> None:
+        shape = (self.patcher.stride[0], self.patcher.before(0), self.patcher.window[0])
+        if self._all is not None:
+            look_up_windows(maps.values, maps.offsets, offsets, *shape, self._tokens, self._all, out, column)
+            return
+        slots = _SLOTS if len(out) > _FEW_SITES and shape[2] * self.words >= _MANY_SUMS else 0
+        self._convolve(maps.values, maps.offsets, offsets, shape, slots, out, column)
+
+    def _every_window(self, width: int) -> Words:
+        """(tokens ** width, words), in row-major order of the window's tokens."""
+        windows = np.stack(np.unravel_index(np.arange(self._tokens**width), (self._tokens,) * width), axis=1)
+        edges = np.arange(len(windows) + 1)
+        out = np.empty((len(windows), self.words), np.uint64)
+        self._convolve(windows.astype(np.int32).reshape(-1), edges * width, edges, (1, 0, width), 0, out, 0)
+        return out
+
+    def _convolve(
+        self, rows: npt.NDArray[np.generic], offsets: Int64s, out_offsets: Int64s, shape: tuple[int, int, int],
+        slots: int, out: Words, column: int,
+    ) -> None:  # fmt: skip
+        seen, answers = np.full((slots, shape[2]), -1, np.int32), np.empty((slots, self.words), np.uint64)
+        convolve_tokens(rows, offsets, out_offsets, *shape, self._table, self._thresholds, seen, answers, out, column)
+
+
+class BitStage:
+    """A layer over bits. spans: (groups, 2) where the channels of its input stand in a site's words."""
+
+    def __init__(self, layer: Layer, spans: Int64s) -> None:
+        places = np.concatenate([np.arange(first, first + size) for first, size in spans])
+        self._groups = [
+            _BitFilters(patcher, weights, bias, places)
+            for patcher, weights, bias in zip(layer.patchers, layer.weights, layer.biases, strict=True)
+        ]
+
+    def __call__(self, maps: Maps) -> Maps:
+        parts = [group(maps) for group in self._groups]
+        words = parts[0].values if len(parts) == 1 else np.concatenate([part.values for part in parts], axis=1)
+        return Maps(words, parts[0].offsets, parts[0].grid)
+
+
+class EmbeddedStage:
+    """A first layer over a vocabulary too large for tables: each token's bits are looked up and convolved."""
+
+    def __init__(self, layer: Layer) -> None:
+        assert layer.embedding is not None
+        dims = layer.embedding.shape[1]
+        self._bits = pack(layer.embedding)
+        self._stage = BitStage(layer, np.array([[0, dims]]))
+
+    def __call__(self, maps: Maps) -> Maps:
+        return self._stage(Maps(self._bits[maps.values], maps.offsets))
+
+
+class PixelStage:
+    """A first layer over pixels: convolved as it is, its signs packed."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+
+    def __call__(self, maps: Maps) -> Maps:
+        active = self._layer.forward(maps)
+        edges = np.cumsum([0, *(len(bias) for bias in self._layer.biases)])
+        groups = [pack(active.values[:, first:last]) for first, last in pairwise(edges)]
+        return Maps(np.concatenate(groups, axis=1), active.offsets, active.grid)
+
+
+@dataclass(frozen=True)
+class _Limits:
+    """Windows of one shape of input, and what each popcount has to stay under."""
+
+    index: Index
+    pattern: Int32s
+    limits: Int64s
+
+
+class _BitFilters:
+    """The filters of one window over bits, as `kernels.bitops.convolve` takes them."""
+
+    def __init__(self, patcher: Patcher, weights: Float32s, bias: Float32s, places: Int64s) -> None:
+        self._patcher = patcher
+        sites, channels = prod(patcher.window), len(places)
+        words = int(places.max()) // WORD + 1
+        shape = (_padded(len(bias)), sites, words * WORD)
+        signs, masks = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+        values = weights.T.reshape(len(bias), sites, channels)
+        signs[: len(bias), :, places], masks[: len(bias), :, places] = values > 0, values != 0
+        self._signs, self._masks = _panels(signs), _panels(masks)
+        kept = masks.sum(2, dtype=np.int64)
+        # What a place adds to the sum where padding reads as all -1: taken off again.
+        self._padding = kept - 2 * (signs & masks).sum(2, dtype=np.int64)  # (filters, sites)
+        self._spare = kept.sum(1)
+        self._spare[: len(bias)] -= np.floor(-bias).astype(np.int64)
+        self._filters = len(bias)
+        self._grids: dict[tuple[int, ...], _Limits] = {}
+
+    def __call__(self, maps: Maps) -> Maps:
+        if maps.grid is None:
+            index, offsets = self._patcher.ragged_index(maps.offsets)
+            known, grid = self._ragged(index), None
+            sites = maps.values[None]
+        else:
+            if maps.grid not in self._grids:
+                self._grids = {maps.grid: self._on_grid(maps.grid)}
+            known, grid = self._grids[maps.grid], self._patcher.out_shape(maps.grid)
+            offsets = np.arange(len(maps) + 1, dtype=np.int64) * len(known.index)
+            sites = maps.values.reshape(len(maps), prod(maps.grid), maps.values.shape[1])
+        out = np.empty((int(offsets[-1]) + SITES - 1, known.limits.shape[1] // 8), np.uint8)
+        convolve(sites, known.index, self._signs, self._masks, known.limits, known.pattern, out)
+        return Maps(out[: offsets[-1]].view(np.uint64), offsets, grid)
+
+    def _ragged(self, index: Index) -> _Limits:
+        """Padding stands before the window or after it: one pattern for each pair of how much."""
+        width = index.shape[1]
+        outside = index < 0
+        before, after = outside.argmin(1), outside[:, ::-1].argmin(1)
+        place = np.arange(width)
+        pairs = np.arange((width + 1) ** 2)
+        patterns = (place < pairs[:, None] // (width + 1)) | (place >= width - pairs[:, None] % (width + 1))
+        return _Limits(index, (before * (width + 1) + after).astype(np.int32), self._limits(patterns))
+
+    def _on_grid(self, grid: tuple[int, ...]) -> _Limits:
+        index = self._patcher.grid_index(grid)
+        patterns, pattern = np.unique(index < 0, axis=0, return_inverse=True)
+        return _Limits(index, pattern.reshape(-1).astype(np.int32), self._limits(patterns))
+
+    def _limits(self, patterns: npt.NDArray[np.bool_]) -> Int64s:
+        """sum > threshold is popcount < (kept - padding - threshold) / 2, rounded up. (patterns, filters)."""
+        twice = self._spare - patterns.astype(np.int64) @ self._padding.T
+        limits: Int64s = -(-twice // 2)
+        limits[:, self._filters :] = 0
+        return np.ascontiguousarray(limits)
+
+
+def bit_spans(layer: Layer) -> Int64s:
+    """(groups, 2): the first bit of each group's channels in a site's words, a new word, and how many they are."""
+    sizes = [len(bias) for bias in layer.biases]
+    starts = np.cumsum([0, *map(_padded, sizes)])[:-1]
+    return np.stack([starts, np.array(sizes)], axis=1)
+
+
+def tables_fit(layer: Layer) -> bool:
+    """Whether tables of the layer's sums are small enough to keep, and the sums fit 16 bits."""
+    assert layer.embedding is not None
+    tokens, dims = layer.embedding.shape
+    sizes = [
+        (patcher.window[0], _padded(len(bias))) for patcher, bias in zip(layer.patchers, layer.biases, strict=True)
+    ]
+    entries: int = sum(width * tokens * filters for width, filters in sizes)
+    return entries * 2 <= _TABLE_BYTES and max(width for width, _ in sizes) * dims < np.iinfo(np.int16).max - 1
+
+
+def _padded(filters: int) -> int:
+    return -(-filters // WORD) * WORD
+
+
+def pack(values: npt.NDArray[np.generic]) -> Words:
+    """(sites, channels) to words (sites, ceil(channels / 64)), a bit for each value above zero."""
+    bits = np.empty((len(values), _padded(values.shape[1]) // WORD), np.uint64)
+    pack_signs(np.ascontiguousarray(values), bits)
+    return bits
+
+
+def _panels(bits: npt.NDArray[np.bool_]) -> Words:
+    """(filters, places, channels) to the flat panels (places * words, PANEL) of `kernels.bitops`."""
+    packed = np.packbits(bits.reshape(len(bits), -1), axis=1, bitorder="little")
+    words = np.ascontiguousarray(packed).view("<u8").astype(np.uint64).reshape(len(bits) // PANEL, PANEL, -1)
+    return np.ascontiguousarray(words.transpose(0, 2, 1)).reshape(-1)

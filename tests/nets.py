@@ -1,0 +1,65 @@
+"""Nets of whole numbers made up at random, as `quantise` would leave them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seqbag.classifier import Classifier
+from seqbag.config import TrainConfig
+from seqbag.layer import Layer
+from seqbag.network import Network
+from seqbag.patches import Patcher
+from seqbag.regions import Regions
+
+
+def ternary_filters(rng, inputs, filters, zeros=0.3):
+    """Weights (inputs, filters) of -1, 0, +1 and a bias (filters,) of whole numbers and a half."""
+    weights = rng.choice([-1, 0, 1], (inputs, filters), p=[(1 - zeros) / 2, zeros, (1 - zeros) / 2]).astype(np.float32)
+    spread = max(1, int(np.sqrt(inputs)))
+    return weights, (rng.integers(-spread, spread + 1, filters) + 0.5).astype(np.float32)
+
+
+def classifier_of(rng, features, hidden, classes):
+    """A classifier with statistics of plausible size."""
+    classifier = Classifier(features, hidden, classes, rng)
+    classifier.standardise(rng.uniform(0, 2, features), rng.uniform(0.2, 2, features))
+    return classifier
+
+
+def layer_of(rng, windows, filters, regions, channels, padding="same", stride=1, embedding=None, zeros=0.3):
+    """A layer of sign activations. windows: shapes, one a group; channels: of its input."""
+    patchers = tuple(Patcher(window, (stride,) * len(window), padding) for window in windows)
+    parts = [ternary_filters(rng, int(np.prod(window)) * channels, filters, zeros) for window in windows]
+    weights, biases = tuple(w for w, _ in parts), tuple(b for _, b in parts)
+    return Layer(patchers, weights, biases, "sign", Regions.parse(regions), embedding)
+
+
+def token_network(seed=0, dims=10, filters=7, widths=(1, 3), regions="tail:3,1", layers=2, tokens=12, **kind):
+    """A net over the characters `a`, `b`, ... of tokens - 2 kinds and any others."""
+    rng = np.random.default_rng(seed)
+    config = TrainConfig(
+        tokenizer="chars", dims=dims, filters=filters, windows=widths, layers=layers, activation="sign"
+    )
+    embedding = rng.choice([-1, 1], (tokens, dims)).astype(np.float32)
+    embedding[0] = 0
+    stack = [layer_of(rng, [(w,) for w in widths], filters, regions, dims, embedding=embedding, **kind)]
+    for _ in range(layers - 1):
+        stack.append(layer_of(rng, [(w,) for w in widths], filters, regions, filters * len(widths), **kind))
+    lookup = np.ones(config.vocabulary, np.int32)
+    lookup[0] = 0
+    lookup[np.sort(rng.choice(np.arange(1, config.vocabulary), tokens - 2, replace=False))] = np.arange(2, tokens)
+    features = sum(layer.features() for layer in stack)
+    return Network(config, ("no", "yes", "zebra"), lookup, stack, classifier_of(rng, features, 5, 3))
+
+
+def image_network(seed=0, filters=5, regions="grid:2", channels=3, window=(3, 3), padding="same", hidden=0):
+    """A net over pixels: a float layer, then two of bits."""
+    rng = np.random.default_rng(seed)
+    config = TrainConfig(filters=filters, layers=3, activation="sign", hidden=hidden)
+    weights = rng.standard_normal((int(np.prod(window)) * channels, filters)).astype(np.float32)
+    bias = rng.standard_normal(filters).astype(np.float32)
+    patcher = Patcher(window, (1,) * len(window), padding)
+    first = Layer((patcher,), (weights,), (bias,), "sign", Regions.parse(regions))
+    stack = [first] + [layer_of(rng, [window], filters, regions, filters, padding) for _ in range(2)]
+    features = sum(layer.features(len(window)) for layer in stack)
+    return Network(config, ("cat", "dog"), None, stack, classifier_of(rng, features, hidden, 2))

@@ -1,0 +1,202 @@
+"""The engine against the float net that it stands for, and its kernels against Python's integers."""
+
+import dataclasses
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqbag import engine as engine_module
+from seqbag import stages
+from seqbag.batch import ImageColumn
+from seqbag.engine import Engine, PackedNetwork
+from seqbag.kernels.dense import Dense
+from seqbag.layer import Layer, Maps
+from seqbag.network import Network
+from seqbag.patches import Patcher
+from seqbag.regions import Regions
+from seqbag.stages import BitStage, EmbeddedStage, TokenStage
+from tests import naive
+from tests.memory import text_column
+from tests.nets import image_network, layer_of, ternary_filters, token_network
+
+LINES = ["", "a", "ab", "abc", "hello world", "aaaaaaaaaaaaaaaaaaaaaaaa", "zq", "caé", "x" * 700]
+
+
+def maps_of(rng, lengths, tokens):
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Maps(rng.integers(1, tokens, offsets[-1]).astype(np.int32), offsets)
+
+
+def packed(network):
+    return PackedNetwork(network.config, network.classes, network.lookup, network.layers, network.classifier)
+
+
+def unpacked(words, filters):
+    bits = np.unpackbits(np.ascontiguousarray(words).view(np.uint8), axis=1, bitorder="little")
+    return bits[:, :filters].astype(bool)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 1000), st.integers(1, 5), st.sampled_from([1, 7, 64, 65, 130]), st.integers(1, 70),
+    st.lists(st.integers(0, 9), max_size=5), st.sampled_from(["same", "causal", "valid"]), st.integers(1, 3),
+)  # fmt: skip
+def test_token_and_bit_convolution_match_whole_number_sums(seed, width, filters, dims, lengths, padding, stride):
+    rng = np.random.default_rng(seed)
+    embedding = rng.choice([-1, 1], (6, dims)).astype(np.float32)
+    embedding[0] = 0
+    layer = layer_of(rng, [(width,)], filters, "whole", dims, padding, stride, embedding)
+    maps = maps_of(rng, lengths, 6)
+    windows, offsets, _ = maps.windows(layer.patchers[0])
+    expected = naive.active(
+        embedding[windows].reshape(len(windows), width * dims), layer.weights[0], np.floor(-layer.biases[0])
+    )
+    for stage in (TokenStage(layer), EmbeddedStage(layer)):
+        out = stage(maps)
+        np.testing.assert_array_equal(out.offsets, offsets)
+        np.testing.assert_array_equal(unpacked(out.values, filters), np.array(expected, bool).reshape(-1, filters))
+
+
+@pytest.mark.parametrize("bound", ["_WINDOW_BYTES", "remembered"])
+def test_windows_are_looked_up_remembered_or_summed_with_one_result(monkeypatch, bound):
+    network = token_network(widths=(2, 3), filters=70, tokens=20)
+    rng = np.random.default_rng(1)
+    maps = maps_of(rng, rng.integers(0, 40, 400), 20)
+    expected = TokenStage(network.layers[0])(maps).values
+    monkeypatch.setattr(stages, "_WINDOW_BYTES", 0)
+    if bound == "remembered":
+        monkeypatch.setattr(stages, "_MANY_SUMS", 0)
+        monkeypatch.setattr(stages, "_SLOTS", 64)  # so few that windows push each other out
+    np.testing.assert_array_equal(TokenStage(network.layers[0])(maps).values, expected)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    st.integers(0, 1000), st.sampled_from([(1, 1), (2, 3), (3, 3)]), st.sampled_from([3, 64, 100]),
+    st.tuples(st.integers(1, 5), st.integers(1, 5)), st.sampled_from(["same", "causal", "valid"]), st.integers(1, 3),
+)  # fmt: skip
+def test_bit_convolution_on_grids_matches_whole_number_sums(seed, window, channels, grid, padding, n):
+    rng = np.random.default_rng(seed)
+    layer = layer_of(rng, [window], 9, "whole", channels, padding)
+    values = rng.choice([-1, 1], (n * int(np.prod(grid)), channels)).astype(np.float32)
+    offsets = np.arange(n + 1, dtype=np.int64) * int(np.prod(grid))
+    windows = Maps(values, offsets, grid).windows(layer.patchers[0])[0]
+    expected = np.array(naive.active(windows, layer.weights[0], np.floor(-layer.biases[0])), bool).reshape(-1, 9)
+    out = BitStage(layer, np.array([[0, channels]]))(Maps(stages.pack(values), offsets, grid))
+    np.testing.assert_array_equal(unpacked(out.values, 9), expected)
+
+
+@pytest.mark.parametrize("regions", ["whole", "tail:8,2,1"])
+@pytest.mark.parametrize("layers", [1, 2, 3])
+def test_features_are_those_of_the_float_net(regions, layers):
+    network = token_network(regions=regions, layers=layers)
+    maps = network.encode(text_column(LINES))
+    np.testing.assert_array_equal(Engine(network).features(maps), network.features(maps))
+
+
+def test_a_long_line_and_many_lines_are_counted_in_full(monkeypatch):
+    network = token_network(layers=1, regions="whole")
+    maps = maps_of(np.random.default_rng(0), [6000, 3, 0, 6000, 1] * 3, 12)
+    expected = network.features(maps)
+    np.testing.assert_array_equal(Engine(network).features(maps), expected)
+    monkeypatch.setattr(engine_module, "_SITES", 50)
+    monkeypatch.setattr(engine_module, "_ROWS", 2)
+    np.testing.assert_array_equal(Engine(network).features(maps), expected)
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("window", [(3, 3), (2, 3, 2)])
+def test_features_of_images_are_those_of_the_float_net(window, padding):
+    network = image_network(window=window, padding=padding)
+    shape = (4, 9, 8, 3) if len(window) == 2 else (4, 6, 8, 7, 3)
+    column = ImageColumn(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
+    maps = network.encode(column)
+    np.testing.assert_array_equal(packed(network).features(maps), network.features(maps))
+    assert packed(network).engine is not None
+
+
+def test_logits_follow_the_float_classifier_and_no_other_row():
+    network = token_network(filters=40)
+    lines = [*LINES, *(f"line {i} abc" for i in range(50))]
+    together = packed(network).logits(text_column(lines))
+    np.testing.assert_allclose(together, network.logits(text_column(lines)), atol=0.05)
+    alone = np.concatenate([packed(network).logits(text_column([line])) for line in lines])
+    np.testing.assert_array_equal(alone, together)
+
+
+def test_no_rows_give_no_logits():
+    assert packed(token_network()).logits(text_column([])).shape == (0, 3)
+
+
+def test_threads_share_an_engine():
+    network = packed(token_network())
+    columns = [text_column([f"row {i} {j}" for j in range(30)]) for i in range(8)]
+    expected = [network.logits(column) for column in columns]
+    with ThreadPoolExecutor(4) as pool:
+        for got, wanted in zip(pool.map(network.logits, columns), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_a_net_with_float_filters_or_activations_runs_as_it_is():
+    network = token_network(layers=1)
+    layer = network.layers[0]
+    for other in (
+        dataclasses.replace(layer, weights=tuple(w * np.float32(1.5) for w in layer.weights)),
+        dataclasses.replace(layer, activation="relu"),
+    ):
+        changed = dataclasses.replace(network, layers=[other])
+        assert packed(changed).engine is None
+        np.testing.assert_array_equal(packed(changed).logits(text_column(LINES)), changed.logits(text_column(LINES)))
+
+
+def test_a_vocabulary_too_large_for_tables_is_convolved_in_bits(monkeypatch):
+    network = token_network()
+    expected = Engine(network).features(network.encode(text_column(LINES)))
+    monkeypatch.setattr(stages, "_TABLE_BYTES", 0)
+    monkeypatch.setattr(TokenStage, "__init__", None)
+    np.testing.assert_array_equal(Engine(network).features(network.encode(text_column(LINES))), expected)
+
+
+def test_filters_of_nothing_but_zeros_follow_their_threshold():
+    embedding = np.array([[0, 0], [1, 1], [1, -1]], np.float32)
+    zeros, bias = np.zeros((2, 2), np.float32), np.array([0.5, -0.5], np.float32)
+    layer = Layer((Patcher((1,), (1,), "same"),), (zeros,), (bias,), "sign", Regions("whole"), embedding)
+    for stage in (TokenStage(layer), EmbeddedStage(layer)):
+        assert unpacked(stage(maps_of(np.random.default_rng(0), [3], 3)).values, 2).tolist() == [[True, False]] * 3
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1000), st.integers(1, 70), st.integers(1, 70), st.integers(0, 20), st.booleans())
+def test_dense_is_the_product_of_rounded_numbers(seed, dims, columns, n, rectify):
+    rng = np.random.default_rng(seed)
+    mean, scale = rng.random(dims).astype(np.float32), rng.uniform(0.5, 2, dims).astype(np.float32)
+    bias = rng.standard_normal(columns).astype(np.float32)
+    whole = rng.integers(-127, 128, (dims, columns))
+    whole[0] = 127
+    unit = rng.uniform(0.001, 0.1, columns).astype(np.float32)
+    x = rng.uniform(-3, 3, (n, dims)).astype(np.float32)
+    expected = ((x - mean).astype(np.float64) * scale) @ (whole * unit.astype(np.float64)) + bias
+    got = Dense(mean, scale, (whole * unit).astype(np.float32), bias, rectify)(x)
+    np.testing.assert_allclose(
+        got,
+        np.maximum(expected, 0) if rectify else expected,
+        atol=0.004 * np.sqrt(dims) * (127 * unit).max(),
+        rtol=1e-4,
+    )
+
+
+def test_dense_holds_far_features_at_its_limit():
+    weights = np.full((3, 1), 2, np.float32)
+    dense = Dense(np.zeros(3, np.float32), np.ones(3, np.float32), weights, np.zeros(1, np.float32), rectify=False)
+    far = dense(np.full((1, 3), 1e30, np.float32))
+    assert 16 * 6 <= far[0, 0] < 32 * 6
+
+
+def test_ternary_filters_of_the_tests_are_ternary():
+    weights, bias = ternary_filters(np.random.default_rng(0), 50, 9)
+    assert set(np.unique(weights)) == {-1.0, 0.0, 1.0}
+    assert isinstance(token_network(), Network)
+    np.testing.assert_array_equal(bias - np.floor(bias), 0.5)

@@ -1,0 +1,96 @@
+"""Quantising filters, embeddings and thresholds."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqbag.engine import is_whole
+from seqbag.errors import UsageError
+from seqbag.filters import ternary
+from seqbag.quantise import Kind, least_squares_binary, least_squares_ternary, quantise
+from tests import naive
+from tests.memory import text_column
+from tests.nets import token_network
+
+LINES = ["", "a", "hello world", "zq", "once upon a time"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=6))
+def test_ternary_has_the_least_squares(values):
+    column = np.array(values, np.float32)
+    t, scale = least_squares_ternary(column[:, None])
+    left = float(((column - scale * t[:, 0]) ** 2).sum())
+    assert left <= naive.least_squares_scale(column.astype(np.float64)) + 1e-4
+    assert set(np.unique(t)) <= {-1, 0, 1}
+
+
+def test_filters_that_are_ternary_already_stay_as_they_are():
+    weights = ternary(np.random.default_rng(0).standard_normal((30, 9)).astype(np.float32))
+    t, scale = least_squares_ternary(weights)
+    np.testing.assert_array_equal(t * scale, weights)
+
+
+def test_binary_keeps_signs_and_mean_magnitude():
+    t, scale = least_squares_binary(np.array([[1, -2], [0, 4], [-5, -3]], np.float32))
+    assert t.tolist() == [[1, -1], [1, 1], [-1, -1]]
+    assert scale.tolist() == [2, 3]
+
+
+@pytest.mark.parametrize("weights", ["ternary", "binary"])
+def test_scales_and_biases_go_into_thresholds(weights):
+    """A net with scaled whole filters gives the same activations when the scales are gone."""
+    network = token_network(zeros=0.3 if weights == "ternary" else 0.0)
+    scales = [np.linspace(0.1, 3, 7, dtype=np.float32) for _ in range(2)]
+    layers = [
+        dataclasses.replace(
+            layer,
+            weights=tuple(w * s for w, s in zip(layer.weights, scales, strict=True)),
+            biases=tuple(b * s for b, s in zip(layer.biases, scales, strict=True)),
+        )
+        for layer in network.layers
+    ]
+    quantised = quantise(dataclasses.replace(network, layers=layers), Kind(weights, "sign"))
+    assert all(map(is_whole, quantised.layers))
+    maps = network.encode(text_column(LINES))
+    np.testing.assert_array_equal(quantised.features(maps), network.features(maps))
+
+
+def test_thresholds_follow_how_often_a_filter_was_active():
+    rng = np.random.default_rng(0)
+    network = token_network(layers=1, widths=(2,), filters=5, dims=12, tokens=9, regions="whole")
+    embedding = rng.standard_normal((9, 12)).astype(np.float32)
+    embedding[0] = 0
+    weights = (rng.standard_normal((24, 5)).astype(np.float32),)
+    bias = (rng.standard_normal(5).astype(np.float32) * 3,)
+    layer = dataclasses.replace(network.layers[0], weights=weights, biases=bias, embedding=embedding, activation="relu")
+    config = dataclasses.replace(network.config, activation="relu")
+    network = dataclasses.replace(network, layers=[layer], config=config)
+    windows = rng.integers(0, 9, (400, 2)).astype(np.int32)
+    counts = rng.integers(1, 50, 400)
+    quantised = quantise(network, Kind("ternary", "sign"), [windows], [counts])
+    assert quantised.config.activation == "sign"
+
+    def active(layer, shift=0):
+        sums = layer.embedding[windows].reshape(400, -1) @ layer.weights[0] + layer.biases[0] + shift
+        return counts @ (sums > 0)
+
+    missed = np.abs(active(quantised.layers[0]) - active(layer))
+    for shift in range(-20, 21):
+        assert (missed <= np.abs(active(quantised.layers[0], shift) - active(layer))).all()
+
+
+def test_a_deep_net_without_signs_cannot_be_given_them():
+    network = token_network()
+    network = dataclasses.replace(network, config=dataclasses.replace(network.config, activation="relu"))
+    with pytest.raises(UsageError, match="--activation sign"):
+        quantise(network, Kind("ternary", "sign"))
+
+
+def test_float_weights_and_activations_change_nothing():
+    network = token_network()
+    same = quantise(network, Kind("float", "float"))
+    assert all(a is b for a, b in zip(same.layers, network.layers, strict=True))
