@@ -7,6 +7,7 @@ two examples are the same bag exactly if their entries agree, and the order of s
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from seqbag.kernels.bagmath import join_regions, select_bags
 from seqbag.kernels.counting import add_examples, add_labels, rehash
 
 Halves = npt.NDArray[np.float16]
+_STRETCH = 1 << 15  # bags merged at once
 
 
 class Bags:
@@ -86,14 +88,7 @@ class Bags:
             dense = np.empty((n, 0), np.float16)
         if codes.shape[0] != self.groups or dense.shape != (n, self.width):
             raise UsageError(f"{codes.shape[0]} groups and {dense.shape} features do not fit these bags")
-        self._reserve(n, codes.size)
-        before = self.size
-        bags = np.empty(n, np.int32)
-        self.size = add_examples(
-            codes, segments, offsets, self.regions, np.ascontiguousarray(dense).view(np.uint16), self._pointers,
-            self._codes, self._counts, self._dense, self._hashes, self._slots, self.size, bags,
-        )  # fmt: skip
-        self._heads[before : self.size] = -1
+        bags = self._add(codes, segments, offsets, np.ascontiguousarray(dense).view(np.uint16))
         self._nodes = add_labels(
             bags,
             labels,
@@ -180,9 +175,91 @@ class Bags:
         )
         self.rows = int(counts.sum())
 
+    def merge(self, other: Self, codes: Sequence[Int32s]) -> None:
+        """Add the bags of `other`. codes: per group, the code here of each of its codes. Exact, unless clustered."""
+        if (other.groups, other.regions, other.width) != (self.groups, self.regions, self.width):
+            raise UsageError("bags of different groups, regions or features do not merge: make both by `empty` of one")
+        pointers, classes, counts = other.label_counts()
+        for start in range(0, other.size, _STRETCH):
+            part = slice(start, min(start + _STRETCH, other.size))
+            bags = self._add(*other._examples(part, codes), other._dense[part])
+            nodes = slice(pointers[part.start], pointers[part.stop])
+            owners = np.repeat(bags, np.diff(pointers[part.start : part.stop + 1]))
+            self._nodes = add_labels(
+                owners, classes[nodes], counts[nodes], self._heads, self._classes, self._label_counts, self._following,
+                self._nodes,
+            )  # fmt: skip
+        self.rows += other.rows
+        self.clustered |= other.clustered
+
     def empty(self) -> Self:
         """Bags that merging leaves unchanged."""
         return type(self)(self.groups, self.regions, self.width)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The state, for a file."""
+        pointers, classes, counts = self.label_counts()
+        shape = (self.groups, self.regions, self.width, self.size, self.rows, self.clustered)
+        return {
+            "shape": np.array(shape, np.int64), "pointers": self.pointers, "codes": self.codes, "counts": self.counts,
+            "dense": self._dense[: self.size], "hashes": self._hashes[: self.size], "label_pointers": pointers,
+            "label_classes": classes, "label_counts": counts,
+        }  # fmt: skip
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The bags whose `arrays` these are. Raises ValueError or KeyError if they cannot be."""
+        groups, regions, width, size, rows, clustered = arrays["shape"].tolist()
+        bags = cls(groups, regions, width)
+        lengths = {"pointers": size * bags.spans + 1, "hashes": size, "label_pointers": size + 1}
+        lengths |= {"codes": int(arrays["pointers"][-1]), "label_classes": int(arrays["label_pointers"][-1])}
+        lengths |= {"counts": lengths["codes"], "label_counts": lengths["label_classes"]}
+        if any(arrays[name].shape != (length,) for name, length in lengths.items()):
+            raise ValueError("the arrays of the bags do not fit each other")
+        for name in ("pointers", "label_pointers"):
+            if arrays[name][0] != 0 or np.any(np.diff(arrays[name]) < 0):
+                raise ValueError(f"the {name} of the bags fall")
+        if arrays["dense"].shape != (size, width) or (lengths["codes"] and int(arrays["codes"].min()) < 0):
+            raise ValueError("the features or codes of the bags are out of range")
+        bags.size, bags.clustered = size, bool(clustered)
+        bags._pointers, bags._codes = arrays["pointers"].astype(np.int64), arrays["codes"].astype(np.int32)
+        bags._counts, bags._dense = arrays["counts"].astype(np.int32), arrays["dense"].astype(np.uint16)
+        bags._hashes = arrays["hashes"].astype(np.uint64)
+        bags._slots = np.full(1 << (4 * size + 16).bit_length(), -1, np.int32)
+        rehash(bags._hashes, size, bags._slots)
+        owners = np.repeat(np.arange(size), np.diff(arrays["label_pointers"]))
+        bags._set_labels(owners, arrays["label_classes"].astype(np.int32), arrays["label_counts"].astype(np.int64))
+        if bags.rows != rows:
+            raise ValueError("the label counts of the bags do not add up to their rows")
+        return bags
+
+    def _add(self, codes: Int32s, segments: Int32s, offsets: Int64s, dense: npt.NDArray[np.uint16]) -> Int32s:
+        """The bag (n,) of each of n examples, new or known."""
+        n = len(offsets) - 1
+        self._reserve(n, codes.size)
+        before, bags = self.size, np.empty(n, np.int32)
+        self.size = add_examples(
+            codes, segments, offsets, self.regions, dense, self._pointers, self._codes, self._counts, self._dense,
+            self._hashes, self._slots, self.size, bags,
+        )  # fmt: skip
+        self._heads[before : self.size] = -1
+        return bags
+
+    def _examples(self, part: slice, codes: Sequence[Int32s]) -> tuple[Int32s, Int32s, Int64s]:
+        """A stretch of the bags as examples again: codes (groups, sites), segments (sites,) and offsets."""
+        bounds = self.pointers[part.start * self.spans : part.stop * self.spans + 1]
+        entries = slice(bounds[0], bounds[-1])
+        counts = self.counts[entries]
+        span = np.repeat(np.arange(len(bounds) - 1), np.diff(bounds))
+        group, segment = span // self.regions % max(self.groups, 1), span % self.regions
+        rows = [group == number for number in range(self.groups)]
+        table = [np.repeat(codes[g][self.codes[entries][own]], counts[own]) for g, own in enumerate(rows)]
+        size = part.stop - part.start
+        if not self.groups:
+            return np.empty((0, 0), np.int32), np.empty(0, np.int32), np.zeros(size + 1, np.int64)
+        segments = np.repeat(segment[rows[0]], counts[rows[0]]).astype(np.int32)
+        lengths = np.bincount(span[rows[0]] // self.spans, counts[rows[0]], size).astype(np.int64)
+        return np.stack(table).astype(np.int32), segments, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
     def _reserve(self, examples: int, entries: int) -> None:
         """Make room for more examples, each maybe a new bag with a new label, and more entries."""

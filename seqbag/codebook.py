@@ -6,9 +6,11 @@ it is never dropped. (The codebook of vectors is `kmeans.KMeans`.)
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping
+from typing import Any, Self
 
 import numpy as np
+import numpy.typing as npt
 
 from seqbag.batch import Int32s, Int64s
 from seqbag.errors import UsageError
@@ -74,6 +76,25 @@ class ExactCodebook:
     def empty(self) -> Self:
         """A codebook that merging leaves unchanged."""
         return type(self)(self.width, self.capacity)
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The state, for a file."""
+        shape = np.array((self.width, self.capacity, self.overflowed), np.int64)
+        return {"shape": shape, "windows": self.windows, "counts": self.counts}
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
+        """The codebook whose `arrays` these are. Raises ValueError or KeyError if they cannot be."""
+        width, capacity, overflowed = arrays["shape"].tolist()
+        book = cls(width, capacity)
+        windows, counts = arrays["windows"].astype(np.int32), arrays["counts"].astype(np.int64)
+        if windows.shape != (len(counts), width) or len(counts) > capacity:
+            raise ValueError("the windows of the codebook do not fit its counts")
+        codes = book.update(windows, counts)
+        if not np.array_equal(codes, np.arange(len(counts))):
+            raise ValueError("the codebook holds a window twice")
+        book.overflowed = overflowed
+        return book
 
     def _room(self) -> int:
         return min(self.capacity, len(self._keys))

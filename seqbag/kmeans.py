@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -146,6 +147,31 @@ class KMeans:
             other.frozen, other._centroids = True, self._centroids
             other._search, other._points = self._search, self._points
         return other
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The state of a frozen codebook, for a file. Raises UsageError if it is not frozen."""
+        if not self.frozen or self._points is None:
+            raise UsageError("a codebook that still moves cannot be saved: freeze it first")
+        arrays: dict[str, npt.NDArray[Any]] = {"points": self._centroids, "searched": self._points}
+        arrays |= {"counts": self.counts, "sums": self.sums}
+        if self.projection is not None:
+            arrays |= {"mean": self.projection.mean, "matrix": self.projection.matrix}
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]], rng: np.random.Generator, threads: int = 1) -> Self:
+        """The frozen codebook whose `arrays` these are. Raises ValueError or KeyError if they cannot be."""
+        points, counts, sums = arrays["points"], arrays["counts"], arrays["sums"]
+        fits = points.ndim == 2 and counts.shape == (len(points),) and sums.shape == points.shape
+        if not fits or arrays["searched"].ndim != 2 or len(arrays["searched"]) != len(points):
+            raise ValueError("the arrays of the codebook do not fit each other")
+        projection = Projection(arrays["mean"], arrays["matrix"]) if "matrix" in arrays else None
+        dtype = np.float32 if sums.dtype == np.float64 else np.uint8
+        book = cls(len(points), points.shape[1], dtype, rng, projection=projection, threads=threads)
+        book._reservoir = Reservoir(0, book.dims, book.dtype, rng)
+        book._centroids, book.counts, book.sums, book.frozen = points, counts.copy(), sums.copy(), True
+        book._search, book._points = Searcher(arrays["searched"]), arrays["searched"]
+        return book
 
     def merge(self, other: Self) -> None:
         """Add what `other` has seen.

@@ -218,3 +218,29 @@ def test_bag_clusters_hold_like_bags_of_one_class():
     assert np.all(np.diff(pointers) == 1), "no cluster mixes kinds that share no window"
     for bag in range(bags.size):
         assert np.all(bags.codes[bags.pointers[bag] : bags.pointers[bag + 1]] // 20 == classes[bag])
+
+
+@settings(deadline=None, max_examples=50)
+@given(examples(), st.integers(0, 8))
+def test_merged_shards_are_one_pass(case, at):
+    whole, left, right = empty_bags(case), empty_bags(case), empty_bags(case)
+    update(whole, case)
+    at = min(at, len(case["labels"]))
+    update(left, case, 0, at)
+    update(right, case, at)
+    names = [np.arange(int(case["codes"].max(initial=0)) + 1, dtype=np.int32)] * whole.groups
+    left.merge(right, names)
+    left.merge(left.empty(), names)
+    assert (content(left), left.rows) == (content(whole), whole.rows)
+
+
+@settings(deadline=None, max_examples=50)
+@given(examples())
+def test_saved_bags_come_back(case):
+    bags = empty_bags(case)
+    update(bags, case)
+    back = Bags.from_arrays(bags.arrays())
+    assert content(back) == content(bags)
+    update(back, case)
+    update(bags, case)
+    assert (content(back), back.rows) == (content(bags), bags.rows)
