@@ -141,8 +141,8 @@ class Vocabulary:
     """What each id stood for: a mergeable statistic of token counts and, unless switched off, one text an id.
 
     counts: (size,) int64. texts: (size, 64) uint8, lengths: (size,) int16, -1 where no text is known. Of the tokens
-    that share an id, the text is the smallest by (length, bytes) after a cut at 64 bytes, so neither order nor sharding
-    matters.
+    that share an id, the text is the smallest by (begins with a digit, length, bytes) after a cut at 64 bytes, so
+    neither order nor sharding matters. (Numbers come last: they are many and each is rare.)
     With `texts=False` it holds no text of the data, and may be shared.
     """
 
@@ -177,12 +177,18 @@ class Vocabulary:
             raise UsageError(f"vocabularies of {len(self)} and {len(other)} ids cannot be merged; encode with one size")
         self.counts += other.counts
         if len(self.texts) and len(other.texts):
-            # In order of (length, bytes), no text at all counting as the greatest.
-            length, theirs = self.lengths.astype(np.uint16), other.lengths.astype(np.uint16)
+            length, theirs = self._rank(), other._rank()
             key, their_key = self.texts.view(f"S{TEXT_BYTES}")[:, 0], other.texts.view(f"S{TEXT_BYTES}")[:, 0]
             smaller = (theirs < length) | ((theirs == length) & (their_key < key))
             self.texts[smaller] = other.texts[smaller]
             self.lengths[smaller] = other.lengths[smaller]
+
+    def _rank(self) -> Int64s:
+        """Order of each text before its bytes decide: (begins with a digit, length), no text as the greatest."""
+        number = (self.texts[:, 0] >= ord("0")) & (self.texts[:, 0] <= ord("9"))
+        rank = number * np.int64(2 * TEXT_BYTES) + self.lengths
+        rank[self.lengths < 0] = np.iinfo(np.int64).max
+        return rank
 
     def decode(self, token: int) -> str:
         """The text of an id; `<pad>` for padding and `#id` where no text is known."""

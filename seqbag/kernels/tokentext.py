@@ -9,7 +9,7 @@ import numpy.typing as npt
 from numba import njit
 
 from seqbag.batch import Int32s, Int64s, UInt8s
-from seqbag.kernels.tokenclass import CLASS, CLOSE, LOWER, MASK_BYTES, MASK_SIZES, OPEN, WORD
+from seqbag.kernels.tokenclass import CLASS, CLOSE, DIGIT, LOWER, MASK_BYTES, MASK_SIZES, OPEN, WORD
 from seqbag.kernels.tokentime import shape_byte
 
 Int16s: TypeAlias = npt.NDArray[np.int16]
@@ -49,21 +49,34 @@ def _render(data: UInt8s, start: int, size: int, folded: bool, text: UInt8s) -> 
 
 @njit(cache=True, nogil=True)
 def keep_smallest(at: int, text: UInt8s, size: int, texts: UInt8s, lengths: Int16s) -> None:
-    """Let `text[:size]` be entry `at`'s text if the entry has none or a greater one by (length, bytes)."""
+    """Let `text[:size]` be entry `at`'s text if the entry has none or a greater one by (number, length, bytes)."""
     known = lengths[at]
-    if known >= 0 and size >= known:
-        if size > known:
+    if known >= 0:
+        number, known_number = begins_with_digit(text, size), begins_with_digit(texts[at], known)
+        if number and not known_number:
             return
-        for k in range(size):
-            if text[k] != texts[at, k]:
-                if text[k] > texts[at, k]:
-                    return
-                break
-        else:
-            return
+        if number == known_number:
+            if size > known:
+                return
+            if size == known and not _precedes(text, texts[at], size):
+                return
     texts[at, :size] = text[:size]
     texts[at, size:] = 0
     lengths[at] = size
+
+
+@njit(cache=True, nogil=True)
+def begins_with_digit(text: UInt8s, size: int) -> bool:
+    """Whether a text is a number, or at least begins like one."""
+    return size > 0 and bool(CLASS[text[0]] & DIGIT)
+
+
+@njit(cache=True, nogil=True)
+def _precedes(text: UInt8s, other: UInt8s, size: int) -> bool:
+    for k in range(size):
+        if text[k] != other[k]:
+            return text[k] < other[k]
+    return False
 
 
 @njit(cache=True, nogil=True)
@@ -74,8 +87,8 @@ def learn_texts(
     text = np.empty(texts.shape[1], np.uint8)
     for t in range(len(ids)):
         known = lengths[ids[t]]
-        # Most tokens repeat what is known: a longer literal than the known text can never replace it.
-        if known >= 0 and not folded and sizes[t] > known:
+        # Most tokens repeat what is known: a longer literal than a known word can never replace it.
+        if known >= 0 and not folded and sizes[t] > known and not begins_with_digit(texts[ids[t]], known):
             continue
         size = _render(data, starts[t], sizes[t], folded, text)
         keep_smallest(ids[t], text, size, texts, lengths)
