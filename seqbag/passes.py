@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from seqbag.bagclusters import cluster_bags
 from seqbag.bags import Bags, Halves
 from seqbag.batch import ImageColumn, Int32s, LabelColumn, Rows, Source
+from seqbag.checkpoint import prefixed, under
 from seqbag.codebook import ExactCodebook
 from seqbag.errors import DataError
 from seqbag.kmeans import KMeans
@@ -95,6 +97,22 @@ class RowSample:
         self._shrink()
         return self._kept[0][1]
 
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The state, for a file."""
+        if not self._kept:
+            return {}
+        self._shrink()
+        keys, maps = self._kept[0]
+        grid = np.array(maps.grid or (), np.int64)
+        return {"keys": keys, "values": maps.values, "offsets": maps.offsets, "grid": grid}
+
+    def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take the state that `arrays` gave."""
+        if arrays:
+            grid = tuple(arrays["grid"].tolist()) or None
+            self._kept = [(arrays["keys"], Maps(arrays["values"], arrays["offsets"], grid))]
+            self._shrink()
+
     def _shrink(self) -> None:
         keys = np.concatenate([part[0] for part in self._kept])
         order = np.argsort(keys, kind="stable")[: self.rows]
@@ -123,7 +141,8 @@ def concatenate(parts: list[Maps]) -> Maps:
 class LayerCounts:
     """The statistics of one layer's pass: codebooks, bags to train on, held-out bags.
 
-    patches: windows seen in all groups.
+    patches: windows seen in all groups; budget: bytes that the bags may take before they are clustered, or the held-out
+    ones sampled.
     """
 
     patchers: tuple[Patcher, ...]
@@ -131,7 +150,35 @@ class LayerCounts:
     regions: Regions
     bags: Bags
     held_out: Bags
+    budget: int = 1 << 62
     patches: int = 0
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The state, for a file."""
+        arrays = prefixed("bags", self.bags.arrays()) | prefixed("held_out", self.held_out.arrays())
+        for group, codebook in enumerate(self.codebooks):
+            arrays |= prefixed(f"codebooks.{group}", codebook.arrays())
+        return {**arrays, "patches": np.array([self.patches], np.int64)}
+
+    def restore(self, arrays: dict[str, npt.NDArray[Any]], rng: np.random.Generator) -> None:
+        """Take the state that `arrays` gave."""
+        self.bags, self.held_out = (Bags.from_arrays(under(name, arrays)) for name in ("bags", "held_out"))
+        self.patches = int(arrays["patches"][0])
+        restored: list[ExactCodebook | KMeans] = []
+        for group in range(len(self.codebooks)):
+            parts = under(f"codebooks.{group}", arrays)
+            restored.append(ExactCodebook.from_arrays(parts) if "windows" in parts else KMeans.from_arrays(parts, rng))
+        self.codebooks = restored
+
+    def shrink(self, rng: np.random.Generator, threads: int, clusters: int | None = None) -> bool:
+        """Cluster the bags if they are over budget, to half as many, or over `clusters`. Returns whether they were."""
+        if self.held_out.nbytes > self.budget // 4:
+            self.held_out = self.held_out.sample(self.held_out.size // 2, rng)
+        most = clusters if clusters is not None else self.bags.size // 2 if self.bags.nbytes > self.budget else None
+        if most is None or most >= self.bags.size:
+            return False
+        cluster_bags(self.bags, most, rng, threads)
+        return True
 
     def update(self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves) -> None:
         """Count a batch: its windows into the codebooks, its examples into the bags."""
