@@ -75,7 +75,7 @@ def begins_with_digit(text: UInt8s, size: int) -> bool:
 def _precedes(text: UInt8s, other: UInt8s, size: int) -> bool:
     for k in range(size):
         if text[k] != other[k]:
-            return text[k] < other[k]
+            return bool(text[k] < other[k])
     return False
 
 
