@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.batch import Float32s, ImageColumn, Int64s, TextColumn, TokensColumn
+from seqbag.batch import Float32s, Int64s
 from seqbag.classifier import Classifier
 from seqbag.kernels.assign import Affine
 from seqbag.kernels.bitops import pooled_logarithms
@@ -46,8 +46,8 @@ class PackedNetwork(Network):
     def features(self, maps: Maps) -> Float32s:
         return super().features(maps) if self.engine is None else self.engine.features(maps)
 
-    def logits(self, column: TextColumn | TokensColumn | ImageColumn) -> Float32s:
-        return super().logits(column) if self.engine is None else self.engine.logits(self.encode(column))
+    def logits_of(self, maps: Maps) -> Float32s:
+        return super().logits_of(maps) if self.engine is None else self.engine.logits(maps)
 
 
 def is_whole(layer: Layer) -> bool:

@@ -60,8 +60,12 @@ class Network:
 
     def logits(self, column: TextColumn | TokensColumn | ImageColumn) -> Float32s:
         """(n, classes) float32."""
+        return self.logits_of(self.encode(column))
+
+    def logits_of(self, maps: Maps) -> Float32s:
+        """(n, classes) float32 of rows that are encoded."""
         assert self.classifier is not None
-        return self.classifier.logits(self.features(self.encode(column)))
+        return self.classifier.logits(self.features(maps))
 
     def probabilities(self, column: TextColumn | TokensColumn | ImageColumn) -> Float32s:
         """(n, classes) float32, rows sum to 1."""

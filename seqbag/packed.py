@@ -54,6 +54,12 @@ _INT8 = 127
 
 def to_bytes(model: Model, kind: Kind) -> bytes:
     """The file of a model whose network `quantise` made for this kind. The classifier is rounded here."""
+    description, arrays = to_parts(model, kind)
+    return safetensors.numpy.save(arrays, {KEY: json.dumps(description, sort_keys=True)})
+
+
+def to_parts(model: Model, kind: Kind) -> tuple[dict[str, Any], Arrays]:
+    """The description and the arrays of the file."""
     network = model.network
     assert network.classifier is not None
     description = {
@@ -74,15 +80,14 @@ def to_bytes(model: Model, kind: Kind) -> bytes:
     for number, layer in enumerate(network.layers):
         arrays |= {f"layers.{number}.{name}": value for name, value in _pack(layer, number, kind).items()}
     arrays |= {f"classifier.{name}": value for name, value in _pack_classifier(network.classifier, kind).items()}
-    contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-    return safetensors.numpy.save(contiguous, {KEY: json.dumps(description, sort_keys=True)})
+    return description, {name: np.ascontiguousarray(value) for name, value in arrays.items()}
 
 
 def load(path: Path) -> Model:
     """Read a packed model; its network is a `PackedNetwork`. Raises ModelError if it is damaged, foreign or too new."""
     description, arrays = read_tensors(path, KEY)
     try:
-        return _from_parts(description, arrays)
+        return from_parts(description, arrays)
     except ModelError:
         raise
     except Exception as error:
@@ -141,7 +146,8 @@ def pack_bits(rows: npt.NDArray[np.bool_]) -> UInt8s:
     return np.packbits(rows, axis=1, bitorder="little")
 
 
-def _from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
+def from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
+    """The model of a description and arrays. Raises all kinds of errors where they do not fit."""
     kind = Kind(one_of(description["weights"], WEIGHTS), one_of(description["activations"], ACTIVATIONS))
     config = TrainConfig.from_json(description["config"])
     classes = tuple(str(name) for name in description["classes"])
@@ -160,7 +166,9 @@ def _from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
         raise ValueError("the embedding has other rows than there are tokens")
     features = sum(layer.features(len(layer.patchers[0].window)) for layer in layers)
     classifier = read_classifier(arrays, kind, features, size(description["hidden"], 0), len(classes))
-    return Model(PackedNetwork(config, classes, lookup, layers, classifier), columns, dict(description["report"]))
+    texts = [] if lookup is None else [f"#{token}" for token in arrays["tokens.ids"].tolist()]
+    network = PackedNetwork(config, classes, lookup, layers, classifier)
+    return Model(network, columns, dict(description["report"]), texts)
 
 
 def _lookup(arrays: Arrays, vocabulary: int) -> Int32s:

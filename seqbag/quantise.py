@@ -74,6 +74,8 @@ def quantise(network: Network, kind: Kind, windows: Sequence[Int32s] = (), count
     they came: where quantising changed a token filter, its threshold is set so that it is active as often as before.
     Raises UsageError for a net whose layers cannot become signs.
     """
+    if kind.activations == "float" and network.config.activation == "sign":
+        raise UsageError("the net was trained with signs and cannot have float activations: choose --activations sign")
     if kind.activations == "sign" and network.config.activation != "sign" and len(network.layers) > 1:
         raise UsageError(
             f"a net of {len(network.layers)} layers trained with {network.config.activation} cannot be given signs: "

@@ -57,10 +57,12 @@ def data():
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_packed_net_gives_what_the_quantised_net_gave(place, kind):
-    network = quantise(token_network(), kind)
+    network = token_network()
     if kind.activations == "float":
         layers = [dataclasses.replace(layer, activation="relu") for layer in network.layers]
-        network = dataclasses.replace(network, layers=layers)
+        config = dataclasses.replace(network.config, activation="relu")
+        network = dataclasses.replace(network, layers=layers, config=config)
+    network = quantise(network, kind)
     loaded = read(place, to_bytes(model_of(network), kind))
     assert loaded.network.classes == network.classes
     assert (loaded.columns, loaded.report) == (COLUMNS, {"rows": 7})

@@ -90,7 +90,13 @@ def test_a_deep_net_without_signs_cannot_be_given_them():
         quantise(network, Kind("ternary", "sign"))
 
 
+def test_a_net_of_signs_has_no_float_activations():
+    with pytest.raises(UsageError, match="trained with signs"):
+        quantise(token_network(), Kind("ternary", "float"))
+
+
 def test_float_weights_and_activations_change_nothing():
     network = token_network()
+    network = dataclasses.replace(network, config=dataclasses.replace(network.config, activation="relu"))
     same = quantise(network, Kind("float", "float"))
     assert all(a is b for a, b in zip(same.layers, network.layers, strict=True))

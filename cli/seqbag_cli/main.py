@@ -22,6 +22,7 @@ COMMANDS = {
     "train": ("seqbag_cli.train", "Train a net on labelled rows and write a model file."),
     "evaluate": ("seqbag_cli.evaluate", "Measure a model on labelled rows."),
     "predict": ("seqbag_cli.predict", "Classify rows, or the lines of a stream."),
+    "export": ("seqbag_cli.export", "Write a model as a small, fast file: bits for weights and activations."),
     "inspect": ("seqbag_cli.inspect_", "Show what a model is made of and what it looks for."),
 }
 

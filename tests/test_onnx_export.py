@@ -1,0 +1,78 @@
+"""The ONNX graph in onnxruntime against the net it was made of."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from seqbag.batch import ImageColumn
+from seqbag.errors import UsageError
+from seqbag.patches import Patcher
+from seqbag.store import Model
+from seqbag.tokens import Encoder
+from seqbag_cli.onnx_export import OPSET, to_onnx
+from tests.memory import text_column
+from tests.nets import image_network, token_network
+
+onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
+onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
+
+LINES = ["", "a", "ab", "hello world", "aaaaaaaaaaaaaaaaaaaa", "zq", "x" * 70, *(f"row {i}" for i in range(200))]
+
+
+def session(network, kind="text"):
+    model = Model(network, {"kind": kind, "input": "message", "label": "label"}, {})
+    return onnxruntime.InferenceSession(to_onnx(model), providers=["CPUExecutionProvider"])
+
+
+def padded(column, network):
+    """The inputs, as the module's documentation says they are made."""
+    ids, offsets = Encoder(network.config.tokenizer, network.config.vocabulary).encode(column)
+    lengths = np.diff(offsets)
+    rows = np.zeros((len(lengths), lengths.max()), np.int64)
+    rows[np.arange(rows.shape[1]) < lengths[:, None]] = ids
+    return {"ids": rows, "lengths": lengths}
+
+
+@pytest.mark.parametrize("activation", ["sign", "relu", "tanh"])
+@pytest.mark.parametrize("regions", ["whole", "tail:8,2,1"])
+@pytest.mark.parametrize(
+    ("layers", "widths", "padding"), [(1, (1, 3), "same"), (3, (2, 3), "same"), (2, (4,), "causal")]
+)
+def test_sequences(activation, regions, layers, widths, padding):
+    network = token_network(regions=regions, layers=layers, widths=widths, padding=padding)
+    scaled = [dataclasses.replace(layer, activation=activation) for layer in network.layers]
+    network = dataclasses.replace(network, layers=scaled)
+    column = text_column(LINES)
+    (logits,) = session(network).run(["logits"], padded(column, network))
+    expected = network.logits(column)
+    np.testing.assert_allclose(logits, expected, atol=0.02, rtol=0.01)
+    assert (logits.argmax(1) == expected.argmax(1)).mean() >= 0.999
+
+
+@pytest.mark.parametrize("regions", ["whole", "grid:1", "grid:3"])
+@pytest.mark.parametrize("hidden", [0, 4])
+def test_images(regions, hidden):
+    network = image_network(regions=regions, hidden=hidden)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 7, 3)).astype(np.uint8)
+    (logits,) = session(network, "image").run(["logits"], {"pixels": pixels})
+    expected = network.logits(ImageColumn(pixels))
+    np.testing.assert_allclose(logits, expected, atol=0.05)
+    assert (logits.argmax(1) == expected.argmax(1)).all()
+
+
+def test_the_file_says_what_it_is():
+    file = onnx.load_from_string(to_onnx(Model(token_network(), {"kind": "text"}, {})))
+    known = json.loads(next(entry.value for entry in file.metadata_props if entry.key == "seqbag"))
+    assert known["classes"] == ["no", "yes", "zebra"]
+    assert (known["tokenizer"], known["vocabulary"]) == ("chars", 2**15)
+    assert [entry.version for entry in file.opset_import] == [OPSET]
+
+
+@pytest.mark.parametrize("patcher", [Patcher((3,), (2,), "same"), Patcher((3,), (1,), "valid")])
+def test_windows_that_cannot_be_expressed_are_refused(patcher):
+    network = token_network(layers=1, widths=(3,))
+    network = dataclasses.replace(network, layers=[dataclasses.replace(network.layers[0], patchers=(patcher,))])
+    with pytest.raises(UsageError, match="stride 1"):
+        to_onnx(Model(network, {}, {}))
