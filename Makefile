@@ -22,7 +22,8 @@ demo: .venv/.installed
 	$(BIN)/seqbag train --source demo/train.parquet --out demo/model.seqbag
 	$(BIN)/seqbag evaluate demo/model.seqbag --source demo/test.parquet
 	$(BIN)/seqbag inspect demo/model.seqbag
-	$(BIN)/seqbag export demo/model.seqbag --weights ternary --activations sign --out demo/packed.seqbag
+	$(BIN)/seqbag export demo/model.seqbag --weights ternary --activations sign \
+	    --source demo/train.parquet --out demo/packed.seqbag
 	$(BIN)/seqbag predict demo/packed.seqbag --source demo/test.parquet --out demo/predictions.parquet
 
 test: .venv/.installed
