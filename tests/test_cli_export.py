@@ -133,8 +133,8 @@ def test_what_cannot_be_is_refused_in_one_line(
 ) -> None:
     out = tmp_path / "x.seqbag"
     fails(
-        2, "a net trained with relu needs its classifier refitted to signs: give labelled rows with --source, or export "
-        "it with --activations float", "export", model, "--activations", "sign", "--out", out,
+        2, "a net trained with relu needs its classifier refitted to signs: give labelled rows with --source, or "
+        "export it with --activations float", "export", model, "--activations", "sign", "--out", out,
     )  # fmt: skip
     fails(
         2, "the net was trained with signs and cannot have float activations: choose --activations sign",

@@ -219,10 +219,11 @@ def pooled_logarithms(
         at = column
         for r in range(regions):
             for g in range(len(spans)):
-                begin = r * filters + spans[g, 0]
-                for c in range(spans[g, 1]):
-                    out[example, at + c] = logarithms[np.uint32(counts[begin + c])]
-                at += spans[g, 1]
+                begin, size = r * filters + spans[g, 0], spans[g, 1]
+                source, features = counts[begin : begin + size], out[example, at : at + size]
+                for c in range(size):
+                    features[c] = logarithms[np.uint32(source[c])]
+                at += size
 
 
 @njit(cache=True, nogil=True)

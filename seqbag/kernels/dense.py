@@ -102,29 +102,50 @@ def _tile_sums(
 
 
 @njit(cache=True, nogil=True)
+def _round(values: Any, mean: Any, scale: Any, limit: Any, out: Any) -> None:
+    """out (d,) int16 = (values - mean) * scale, rounded, within the limit."""
+    for d in range(len(mean)):
+        value = (values[d] - mean[d]) * scale[d]
+        value = value if value < limit else limit
+        value = value if value > -limit else -limit
+        out[d] = np.int16(np.int32(np.rint(value)))
+
+
+@njit(cache=True, nogil=True)
+def _scaled(sums: Any, scale: Any, bias: Any, floor: Any, out: Any) -> None:
+    """out (k,) = sums * scale + bias, not below the floor."""
+    for c in range(len(bias)):
+        value = np.float32(sums[c]) * scale[c] + bias[c]
+        out[c] = value if value > floor else floor
+
+
+@njit(cache=True, nogil=True)
 def _dense(
-    features: Any, mean: Any, scale: Any, limit: Any, weights: Any, out_scale: Any, bias: Any, rectify: bool, out: Any
+    features: Any, mean: Any, scale: Any, limit: Any, weights: Any, out_scale: Any, bias: Any, floor: Any, out: Any
 ) -> None:
-    """out (n, k) = the whole-number product, scaled, plus bias, not below zero if `rectify`. See `Dense`."""
+    """out (n, k) = the whole-number product, scaled, plus bias, not below the floor. See `Dense`."""
     n, dims = features.shape
     pairs = (dims + 1) // 2
-    columns = out.shape[1]
-    block = np.zeros(pairs * ROWS * 2, np.int16)
-    sums = np.zeros(ROWS * PANEL, np.int32)
-    floor = np.float32(0) if rectify else np.float32(-np.inf)
+    panels = len(weights) // (2 * pairs * PANEL)
+    line = np.zeros(2 * pairs, np.int16)
+    line_pairs = line.view(np.int32)
+    block = np.zeros(pairs * ROWS, np.int32)
+    halves = block.view(np.int16)
+    tile = np.zeros(ROWS * PANEL, np.int32)
+    sums = np.zeros((ROWS, panels * PANEL), np.int32)
     for start in range(0, n, ROWS):
         stop = min(n, start + ROWS)
         for row in range(start, stop):
-            at = (row - start) * 2
-            for d in range(dims):
-                value = min(max((features[row, d] - mean[d]) * scale[d], -limit), limit)
-                block[at + (d >> 1) * (2 * ROWS) + (d & 1)] = np.int16(np.rint(value))
-        for first in range(0, columns, PANEL):
-            _tile_sums(block, weights, first * pairs * 2, pairs, sums)  # type: ignore[call-arg]
-            for row in range(start, stop):
-                for c in range(min(PANEL, columns - first)):
-                    value = np.float32(sums[(row - start) * PANEL + c]) * out_scale[first + c] + bias[first + c]
-                    out[row, first + c] = max(value, floor)
+            _round(features[row], mean, scale, limit, line)
+            column = block[row - start :]
+            for pair in range(pairs):
+                column[pair * ROWS] = line_pairs[pair]
+        for panel in range(panels):
+            _tile_sums(halves, weights, panel * pairs * PANEL * 2, pairs, tile)  # type: ignore[call-arg]
+            for r in range(ROWS):
+                sums[r, panel * PANEL : (panel + 1) * PANEL] = tile[r * PANEL : (r + 1) * PANEL]
+        for row in range(start, stop):
+            _scaled(sums[row - start], out_scale, bias, floor, out[row])
 
 
 class Dense:
@@ -139,7 +160,8 @@ class Dense:
         most = min(32767, (2**31 - 1) // (_INT8 * dims))  # so that no sum overflows
         step = np.float32(2.0 ** np.floor(np.log2(most / _DEVIATIONS)))
         self._limit = np.float32(most)
-        self._mean, self._scale, self._bias, self._rectify = mean, (scale * step).astype(np.float32), bias, rectify
+        self._mean, self._scale, self._bias = mean, (scale * step).astype(np.float32), bias
+        self._floor = np.float32(0 if rectify else -np.inf)
         unit = np.abs(weights).max(0) / np.float32(_INT8)
         self._out_scale = (unit / step).astype(np.float32)
         panels, pairs = -(-columns // PANEL), -(-dims // 2)
@@ -151,6 +173,6 @@ class Dense:
     def __call__(self, features: Float32s) -> Float32s:
         """(n, k) float32 from features (n, d) float32. A row's result does not depend on the rows beside it."""
         out = np.empty((len(features), len(self._bias)), np.float32)
-        arguments = (self._mean, self._scale, self._limit, self._weights, self._out_scale, self._bias, self._rectify)
+        arguments = (self._mean, self._scale, self._limit, self._weights, self._out_scale, self._bias, self._floor)
         _dense(features, *arguments, out)
         return out
