@@ -132,3 +132,16 @@ def softmax(logits: Float32s) -> Float32s:
     powers: Float32s = np.exp(logits - logits.max(1, keepdims=True))
     powers /= powers.sum(1, keepdims=True)
     return powers
+
+
+def cross_entropy(logits: Float32s, target: Float32s, weight: Float32s) -> tuple[float, Float32s]:
+    """Mean loss, and its gradient in the logits (n, classes).
+
+    target: (n, classes), distributions (times class weights, where those differ); weight: (n,) of each row, near 1.
+    """
+    probabilities = softmax(logits)
+    loss = -np.log(np.maximum(probabilities, np.float32(1e-12)))
+    mean_loss = float((loss * target).sum(1) @ weight / max(float(weight.sum()), 1e-12))
+    gradient = probabilities * target.sum(1, keepdims=True) - target
+    gradient *= (weight / np.float32(len(logits)))[:, None]
+    return mean_loss, gradient

@@ -5,10 +5,24 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
+from seqbag.batch import InputKind
 from seqbag.errors import ModelError, UsageError
 from seqbag.head import ACTIVATIONS, Activation
 from seqbag.regions import Regions
 from seqbag.tokens import TOKENIZERS, Tokenizer
+
+_IMAGE_DEFAULTS: dict[str, Any] = {
+    "layers": 3,
+    "windows": (3,),
+    "filters": 256,
+    "regions": "grid:2",
+    "hidden": 256,
+    "polish": 12,
+    "flips": True,
+    "shift": 1,
+    "smoothing": 0.1,
+    "memory": 6 * 10**9,
+}
 
 
 @dataclass(frozen=True)
@@ -19,6 +33,9 @@ class TrainConfig:
     and centroids (k-means, later layers), None for the defaults; regions: None to choose on held-out rows; epochs: None
     to choose by the number of rows; memory: bytes; dims: of a token's embedding; hidden: units in each classifier;
     balance: classes weigh frequency ** -balance.
+
+    For images: polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
+    flips: rows are seen mirrored too; shift: sites they are moved by, at most.
     """
 
     tokenizer: Tokenizer = "words"
@@ -36,6 +53,10 @@ class TrainConfig:
     smoothing: float = 0.0
     decay: float = 0.0
     balance: float = 0.0
+    polish: int = 0
+    samples: int = 32
+    flips: bool = False
+    shift: int = 0
     valid_fraction: float = 0.1
     memory: int = 2 * 10**9
     threads: int = 1
@@ -48,15 +69,15 @@ class TrainConfig:
             raise UsageError(f"activation {self.activation!r} is not known: choose from {', '.join(ACTIVATIONS)}")
         if not self.windows or not all(1 <= width <= 31 for width in self.windows):
             raise UsageError(f"windows {self.windows} do not work: give one or more widths from 1 to 31")
-        if self.regions is not None:
-            Regions.parse(self.regions)
+        if self.regions is not None and Regions.parse(self.regions).kind == "none":
+            raise UsageError("regions none leave nothing to learn from: use whole, tail:8,2,1 or grid:2")
         for name in ("layers", "filters", "dims", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         for name in ("epochs", "codebook"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        for name, least in (("hidden", 0), ("seed", 0), ("vocabulary", 2)):
+        for name, least in (("hidden", 0), ("seed", 0), ("vocabulary", 2), ("polish", 0), ("samples", 1), ("shift", 0)):
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be {least} or more")
         if self.vocabulary > 2**24:
@@ -67,6 +88,11 @@ class TrainConfig:
                 raise UsageError(f"{option} is {getattr(self, name)}: it must be at least 0 and below 1")
         if self.memory < 200 * 10**6:
             raise UsageError(f"memory is {self.memory / 1e6:.0f} MB: the process alone needs 200 MB")
+
+    @classmethod
+    def for_kind(cls, kind: InputKind, **chosen: Any) -> Self:
+        """The defaults for a kind of input, with what was chosen instead. Raises UsageError."""
+        return cls(**{**(_IMAGE_DEFAULTS if kind == "image" else {}), **chosen})
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

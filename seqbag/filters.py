@@ -178,6 +178,17 @@ class VectorFilters:
         weights = self.weights(group) * standardiser.scale[:, None]
         return weights, self.parameters[f"bias.{group}"] - standardiser.mean @ weights
 
+    @property
+    def sizes(self) -> list[int]:
+        """Filters of each group."""
+        return [len(self.parameters[f"bias.{group}"]) for group in range(len(self.inputs))]
+
+    def load(self, weights: tuple[Float32s, ...], biases: tuple[Float32s, ...]) -> None:
+        """Start from frozen filters, as `frozen` gives them, whatever inputs they were trained with."""
+        for group, standardiser in enumerate(self.inputs):
+            self.parameters[f"filters.{group}"] = weights[group] / standardiser.scale[:, None]
+            self.parameters[f"bias.{group}"] = biases[group] + standardiser.mean @ weights[group]
+
     def weights(self, group: int) -> Float32s:
         """(window * channels, F) as the forward pass uses them."""
         values = self.parameters[f"filters.{group}"]

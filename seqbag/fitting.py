@@ -82,13 +82,22 @@ class Fitter:
             head.calibrate(counts.bags, counts.bags.size, self.rng)
         return head.accuracy(counts.held_out)
 
+    def classifier(self, counts: LayerCounts, classes: tuple[str, ...], task: str) -> tuple[Classifier, float]:
+        """A new classifier on true features, the dense part of the bags, and its accuracy on held-out rows."""
+        config = self.config
+        made = Classifier(counts.bags.width, config.hidden, len(classes), self.rng, config.dropout)
+        head = Head([], VectorFilters([], 0, self.rng), made, Regions("whole"), 1, "relu", self.workers)
+        self._run(head, counts, Schedule.for_rows(counts.bags.rows, config.epochs), task, self.progress)
+        head.calibrate(counts.bags, counts.bags.size, self.rng)
+        return made, head.accuracy(counts.held_out)
+
     def _run(self, head: Head, counts: LayerCounts, schedule: Schedule, task: str, progress: Progress) -> float:
         def report(epoch: EpochReport) -> None:
             progress.advance(1, f"loss {epoch.loss:.4f}, held-out accuracy {epoch.accuracy:.4f}")
 
         progress.begin(task, schedule.epochs, "epochs")
         accuracy = head.fit(
-            counts.bags, counts.held_out, schedule, self.rng, self._class_weights(counts.bags, head.classifier.classes),
+            counts.bags, counts.held_out, schedule, self.rng, self.class_weights(counts.bags, head.classifier.classes),
             self.config.smoothing, self.config.decay, report,
         )  # fmt: skip
         progress.end()
@@ -96,7 +105,8 @@ class Fitter:
 
     def _head(self, counts: LayerCounts, network: Network) -> Head:
         config = self.config
-        groups, regions = len(counts.patchers), counts.regions.count()
+        axes = len(counts.patchers[0].window)
+        groups, regions = len(counts.patchers), counts.regions.count(axes)
         features = counts.bags.width + regions * (config.filters * groups + 1)
         classifier = Classifier(features, config.hidden, len(network.classes), self.rng, config.dropout)
         quantise = config.activation == "sign"
@@ -118,9 +128,9 @@ class Fitter:
             filters = TokenFilters(
                 tokens, config.dims, config.windows, config.filters, self.rng, self.workers, quantise
             )
-        return Head(windows, filters, classifier, counts.regions, 1, config.activation, self.workers)
+        return Head(windows, filters, classifier, counts.regions, axes, config.activation, self.workers)
 
-    def _class_weights(self, bags: Bags, classes: int) -> Float32s:
+    def class_weights(self, bags: Bags, classes: int) -> Float32s:
         """(classes,) weights ~ frequency ** -balance, 1 in the mean over the rows."""
         _, names, rows = bags.label_counts()
         share = np.bincount(names, rows, minlength=classes) / bags.rows

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from seqbag.bags import Bags
 from seqbag.batch import Float32s, Int32s, Int64s
-from seqbag.classifier import Classifier, softmax
-from seqbag.features import pooled_features, pooled_gradient
+from seqbag.classifier import Classifier, cross_entropy
+from seqbag.features import pooled_features, pooled_gradient, takes_means
 from seqbag.filters import Filters, Gradients
 from seqbag.kernels.filters import RELU, SIGN, TANH, activate, activation_gradient, gather_bags, sum_rows
 from seqbag.optimiser import Adam, one_cycle
@@ -69,6 +69,7 @@ class Head:
     ) -> None:  # fmt: skip
         self.windows, self.filters, self.classifier = windows, filters, classifier
         self.regions, self.axes, self.activation, self.workers = regions, axes, ACTIVATIONS[activation], workers
+        self._means = takes_means(regions, self.activation)
         self._slots = [np.full(len(rows), -1, np.int32) for rows in windows]
         self._unique = [np.empty(len(rows), np.int32) for rows in windows]
 
@@ -131,11 +132,8 @@ class Head:
     ) -> float:
         features, sums, tapes = self._forward(bags, chosen)
         logits, tape = self.classifier.training_pass(features, weight)
-        probabilities = softmax(logits)
-        loss = -np.log(np.maximum(probabilities, np.float32(1e-12)))
-        mean_loss = float((loss * target).sum(1) @ weight / max(float(weight.sum()), 1e-12))
+        mean_loss, gradient = cross_entropy(logits, target, weight)
         gradients = Gradients()
-        gradient = (probabilities * target.sum(1, keepdims=True) - target) * (weight / np.float32(len(chosen)))[:, None]
         self._backward(self.classifier.backward(gradient, tape, gradients), bags, sums, tapes, gradients)
         optimiser.step(gradients, rate)
         return mean_loss
@@ -165,12 +163,15 @@ class Head:
                 lengths = np.diff(totals[by_segment]).astype(np.float32).reshape(len(chosen), bags.regions)
         sums = self.regions.nest(np.concatenate(pooled, axis=2))
         lengths = self.regions.nest(lengths[:, :, None])[:, :, 0]
-        return np.concatenate([dense, pooled_features(sums, lengths)], axis=1), sums, tapes
+        pooled_part = pooled_features(sums, lengths, self._means)
+        return np.concatenate([dense, pooled_part], axis=1), sums, [*tapes, lengths]
 
     def _backward(self, gradient: Float32s, bags: Bags, sums: Float32s, tapes: list[Any], into: Gradients) -> None:
         if not tapes:
             return
-        slopes = self.regions.nest_gradient(pooled_gradient(gradient[:, bags.width :], sums))
+        *tapes, lengths = tapes
+        own_part = gradient[:, bags.width :]
+        slopes = self.regions.nest_gradient(pooled_gradient(own_part, sums, lengths if self._means else None))
         edges = np.cumsum([0] + [tape[2].shape[1] for tape in tapes])
         for group, (distinct, before, after, by_code, segment_of, count_of) in enumerate(tapes):
             own = np.ascontiguousarray(slopes[:, :, edges[group] : edges[group + 1]]).reshape(-1, after.shape[1])

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.head import ACTIVATIONS, Activation
 from seqbag.kernels.filters import SIGN, activate, add_rows, sum_rows
+from seqbag.kernels.maps import pool_max, pool_mean
 from seqbag.patches import Patcher, gather
 from seqbag.regions import Regions
 
@@ -30,6 +31,11 @@ class Maps:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def axes(self) -> int:
+        """Of space; sequences have one."""
+        return 1 if self.grid is None else len(self.grid)
 
     def windows(self, patcher: Patcher) -> tuple[npt.NDArray[np.generic], Int64s, tuple[int, ...] | None]:
         """Windows (out_sites, window * channels), the offsets of the output sites, and their grid."""
@@ -57,8 +63,9 @@ class Maps:
 class Layer:
     """Weights of one layer. Group g is one window with its filters.
 
-    patchers: per group; weights: per group (window * channels, F) float32; biases: (F,); embedding: (tokens, dims) for
-    a layer over token rows, None over vectors; regions: what is pooled for the classifier.
+    patchers: per group; weights: per group (window * channels, F) float32; biases: (F,); regions: what is pooled for
+    the classifier; embedding: (tokens, dims) for a layer over token rows, None over vectors; pooling:
+    per axis, how many sites become one site of the next layer's input (their mean; of signs, their largest), () for 1.
     """
 
     patchers: tuple[Patcher, ...]
@@ -67,6 +74,7 @@ class Layer:
     activation: Activation
     regions: Regions
     embedding: Float32s | None = None
+    pooling: tuple[int, ...] = ()
 
     @property
     def channels(self) -> int:
@@ -106,15 +114,24 @@ class Layer:
         return values
 
     def next_input(self, maps: Maps) -> Maps:
-        """Activations as the next layer takes them: signs are -1 and +1, so that they are a bit each."""
-        if ACTIVATIONS[self.activation] != SIGN:
+        """Activations as the next layer takes them: pooled, and signs as -1 and +1, so that they are a bit each."""
+        signs = ACTIVATIONS[self.activation] == SIGN
+        if self.pooling and maps.grid is not None:
+            pooler = Patcher(self.pooling, self.pooling, "valid")
+            index, grid = pooler.grid_index(maps.grid), pooler.out_shape(maps.grid)
+            values = maps.values.reshape(len(maps), -1, self.channels)
+            out = np.empty((len(maps), len(index), self.channels), np.float32)
+            (pool_max if signs else pool_mean)(values, index, out)
+            offsets = np.arange(len(maps) + 1, dtype=np.int64) * len(index)
+            maps = Maps(out.reshape(-1, self.channels), offsets, grid)
+        if not signs:
             return maps
-        values = maps.values.astype(np.float32, copy=False)
-        return Maps(values * np.float32(2) - np.float32(1), maps.offsets, maps.grid)
+        bits = maps.values.astype(np.float32, copy=False)
+        return Maps(bits * np.float32(2) - np.float32(1), maps.offsets, maps.grid)
 
     def pool(self, maps: Maps) -> tuple[Float32s, Float32s]:
         """Sums (n, regions, channels) of the activations over the regions, and the regions' lengths (n, regions)."""
-        axes = 1 if maps.grid is None else len(maps.grid)
+        axes = maps.axes
         regions = self.regions.count(axes)
         segments = self.regions.segments(maps.offsets, maps.grid)
         spans = np.repeat(np.arange(len(maps), dtype=np.int64) * regions, np.diff(maps.offsets)) + segments

@@ -10,7 +10,8 @@ from seqbag.batch import Float32s, ImageColumn, Int32s, TextColumn, TokensColumn
 from seqbag.classifier import Classifier, softmax
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
-from seqbag.features import pooled_features
+from seqbag.features import pooled_features, takes_means
+from seqbag.head import ACTIVATIONS
 from seqbag.layer import Layer, Maps, embed
 from seqbag.tokens import Encoder
 
@@ -22,7 +23,7 @@ class Network:
     """Layers and what is around them.
 
     lookup: (vocabulary,) int32, the embedding row of each hashed token id: 0 padding, 1 any token not seen in training;
-    None for images. classes: the labels' text, sorted.
+    None for images. classes: the labels' text, sorted. shape: of an image, its channels last; () if unknown.
     """
 
     config: TrainConfig
@@ -30,10 +31,18 @@ class Network:
     lookup: Int32s | None
     layers: list[Layer] = field(default_factory=list)
     classifier: Classifier | None = None
+    shape: tuple[int, ...] = ()
 
     def encode(self, column: TextColumn | TokensColumn | ImageColumn) -> Maps:
         """Rows as a source yields them to the first layer's input."""
         if isinstance(column, ImageColumn):
+            if self.lookup is not None:
+                raise DataError("the model was trained on sequences and the source holds images: name another column")
+            if self.shape and column.pixels.shape[1:] != self.shape:
+                sizes = ["x".join(map(str, shape)) for shape in (column.pixels.shape[1:], self.shape)]
+                raise DataError(
+                    f"the images are {sizes[0]} and the model was trained on {sizes[1]}: give images of that shape"
+                )
             grid = column.pixels.shape[1:-1]
             sites = int(np.prod(grid))
             offsets = np.arange(len(column) + 1, dtype=np.int64) * sites
@@ -43,11 +52,19 @@ class Network:
         ids, offsets = Encoder(self.config.tokenizer, self.config.vocabulary).encode(column)
         return Maps(embed(ids, self.lookup), offsets)
 
+    def output_grid(self) -> tuple[int, ...]:
+        """The grid of the newest layer's output, for images."""
+        grid = self.shape[:-1]
+        for layer in self.layers:
+            grid = layer.patchers[0].out_shape(grid)
+            grid = tuple(size // by for size, by in zip(grid, layer.pooling or (1,) * len(grid), strict=True))
+        return grid
+
     def features(self, maps: Maps) -> Float32s:
         """Pooled features (n, d) float32 of all layers, to half precision, as the bags hold them in training."""
         parts = [self._features(part)[0] for _, part in maps.parts(_SITES)]
         if not parts:
-            return np.empty((0, sum(layer.features(_axes(maps)) for layer in self.layers)), np.float32)
+            return np.empty((0, sum(layer.features(maps.axes) for layer in self.layers)), np.float32)
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def forward(self, maps: Maps) -> tuple[Float32s, Maps]:
@@ -75,11 +92,10 @@ class Network:
         features = [np.empty((len(maps), 0), np.float32)]
         for layer in self.layers:
             activations = layer.forward(maps)
-            features.append(pooled_features(*layer.pool(activations)))
+            if layer.regions.kind != "none":
+                features.append(
+                    pooled_features(*layer.pool(activations), takes_means(layer.regions, ACTIVATIONS[layer.activation]))
+                )
             maps = layer.next_input(activations)
         halves = np.concatenate(features, axis=1).astype(np.float16)
         return halves.astype(np.float32), maps
-
-
-def _axes(maps: Maps) -> int:
-    return 1 if maps.grid is None else len(maps.grid)

@@ -180,8 +180,13 @@ class LayerCounts:
         cluster_bags(self.bags, most, rng, threads)
         return True
 
-    def update(self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves) -> None:
-        """Count a batch: its windows into the codebooks, its examples into the bags."""
+    def update(
+        self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves, training_only: bool = False
+    ) -> None:
+        """Count a batch: its windows into the codebooks, its examples into the bags.
+
+        training_only: leave the examples that are held out, as of images that are mirrored.
+        """
         codes, offsets, grid = [], maps.offsets, maps.grid
         for patcher, codebook in zip(self.patchers, self.codebooks, strict=True):
             windows, offsets, grid = maps.windows(patcher)
@@ -190,6 +195,8 @@ class LayerCounts:
         segments = self.regions.segments(offsets, grid)
         table = np.stack(codes) if codes else np.empty((0, len(segments)), np.int32)
         for bags, rows in ((self.bags, np.flatnonzero(~held)), (self.held_out, np.flatnonzero(held))):
+            if training_only and bags is self.held_out:
+                continue
             lengths = np.diff(offsets)[rows]
             starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
             sites = np.arange(starts[-1]) + np.repeat(offsets[:-1][rows] - starts[:-1], lengths)

@@ -1,7 +1,8 @@
 """Regions: the pooling areas of a layer, as disjoint segments of an example's output sites.
 
-A layer pools its activations over regions. Three kinds:
+A layer pools its activations over regions. Four kinds:
 
+- `none`: nothing is pooled, as of the whitening layer over pixels.
 - `whole`: the whole example is one region.
 - `tail:8,2,1`: nested spans anchored at the end of a sequence: the whole, the last 8, the last 2, the last 1 sites.
   In event sequences the recent past matters most.
@@ -28,7 +29,7 @@ _MOST = 2**31 - 1  # sites in a span
 class Regions:
     """Regions of a layer. kind: which family; sizes: tail spans (falling) or cells per axis."""
 
-    kind: Literal["whole", "tail", "grid"]
+    kind: Literal["none", "whole", "tail", "grid"]
     sizes: tuple[int, ...] = ()
 
     @staticmethod
@@ -39,8 +40,8 @@ class Regions:
             numbers = tuple(int(part) for part in sizes.split(",")) if sizes else ()
         except ValueError:
             numbers = (0,)
-        if spec == "whole":
-            return Regions("whole")
+        if spec in ("none", "whole"):
+            return Regions("none" if spec == "none" else "whole")
         if max(numbers, default=0) > _MOST:
             numbers = (0,)
         if kind == "tail" and numbers and min(numbers) > 0 and len(set(numbers)) == len(numbers):
@@ -54,8 +55,8 @@ class Regions:
 
     def count(self, axes: int = 1) -> int:
         """Number of regions (and of segments) on a grid of `axes` axes."""
-        if self.kind == "whole":
-            return 1
+        if not self.sizes:
+            return int(self.kind == "whole")
         return len(self.sizes) + 1 if self.kind == "tail" else int(self.sizes[0] ** axes)
 
     def segments(self, offsets: Int64s, grid: tuple[int, ...] | None = None) -> Int32s:
@@ -64,7 +65,7 @@ class Regions:
         Returns (sites,) int32. For tails, segment r holds the sites that lie in span r but not in span r + 1.
         """
         sites = int(offsets[-1] - offsets[0])
-        if self.kind == "whole":
+        if not self.sizes:
             return np.zeros(sites, np.int32)
         if self.kind == "grid":
             if grid is None:
@@ -88,7 +89,7 @@ class Regions:
             spans = [sites] + [np.minimum(sites, size) for size in self.sizes]
             return np.stack(spans, axis=1).astype(np.float32)
         regions = self.count(axes)
-        return np.repeat((sites / regions).astype(np.float32)[:, None], regions, axis=1)
+        return np.repeat((sites / max(regions, 1)).astype(np.float32)[:, None], regions, axis=1)
 
     def nest(self, sums: Float32s) -> Float32s:
         """Segment sums (n, regions, features) to region sums of the same shape."""

@@ -1,8 +1,8 @@
 """Model files: safetensors with a JSON description in the header. Loading one executes nothing.
 
 Layout (format 1). The header's metadata has one entry `seqbag`, JSON: format, version, config, classes, columns (what
-input and label were read from), report (the training figures), layers (windows, strides, padding, regions, activation)
-and hidden (units of the classifier). Tensors:
+input and label were read from), report (the training figures), layers (windows, strides, padding, regions, activation,
+pooling), hidden (units of the classifier) and shape (of an image, channels last; empty for sequences). Tensors:
 
 | name                                | shape, dtype                          | what                                  |
 |-------------------------------------|---------------------------------------|---------------------------------------|
@@ -111,6 +111,7 @@ def to_bytes(model: Model) -> bytes:
         "report": model.report,
         "layers": [_describe(layer) for layer in network.layers],
         "hidden": network.classifier.hidden,
+        "shape": list(network.shape),
     }
     arrays: Arrays = {}
     if network.lookup is not None:
@@ -177,6 +178,7 @@ def _describe(layer: Layer) -> dict[str, Any]:
         "strides": [list(patcher.stride) for patcher in patchers],
         "padding": patchers[0].padding,
         "regions": str(layer.regions),
+        "pooling": list(layer.pooling),
         "activation": layer.activation,
     }
 
@@ -185,8 +187,9 @@ def _from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
     config = TrainConfig.from_json(description["config"])
     classes = tuple(str(name) for name in description["classes"])
     lookup, texts = _tokens(arrays, config.vocabulary)
-    network = Network(config, classes, lookup)
-    inputs: int | None = None
+    shape = tuple(int(size) for size in description["shape"])
+    network = Network(config, classes, lookup, shape=shape)
+    inputs: int | None = shape[-1] if shape else None
     for number, values in enumerate(description["layers"]):
         layer = _layer(number, values, arrays, inputs)
         network.layers.append(layer)
@@ -235,7 +238,7 @@ def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | No
         Patcher(tuple(map(int, window)), tuple(map(int, stride)), values["padding"])
         for window, stride in zip(values["windows"], values["strides"], strict=True)
     )
-    embedding = checked(arrays, f"layers.{number}.embedding", np.float32, 2) if number == 0 else None
+    embedding = checked(arrays, f"layers.{number}.embedding", np.float32, 2) if inputs is None else None
     channels = inputs if embedding is None else embedding.shape[1]
     weights, biases = [], []
     for group, patcher in enumerate(patchers):
@@ -248,7 +251,10 @@ def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | No
         raise ValueError(f"the activation of layer {number + 1} is {values['activation']!r}")
     if not _fit(patchers) or (len(patchers[0].window) == 1 and regions.kind == "grid"):
         raise ValueError(f"the windows and regions of layer {number + 1} do not fit each other")
-    return Layer(patchers, tuple(weights), tuple(biases), values["activation"], regions, embedding)
+    pooling = tuple(int(size) for size in values["pooling"])
+    if pooling and (len(pooling) != len(patchers[0].window) or min(pooling) < 1):
+        raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
+    return Layer(patchers, tuple(weights), tuple(biases), values["activation"], regions, embedding, pooling)
 
 
 def _fit(patchers: tuple[Patcher, ...]) -> bool:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from seqbag.bags import Bags
-from seqbag.batch import ImageColumn, Int32s, Int64s, Rows, Source
+from seqbag.batch import Float32s, ImageColumn, Int32s, Int64s, Rows, Source
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
@@ -28,11 +28,13 @@ from seqbag.network import Network
 from seqbag.parallel import Workers
 from seqbag.passes import ClassIndex, LayerCounts, RowSample, empty_input, hold_out, stream, take
 from seqbag.patches import Patcher
+from seqbag.polishing import Polisher, views
 from seqbag.progress import Progress, Silent
 from seqbag.projection import Moments, Projection
 from seqbag.regions import Regions
 from seqbag.store import Model
 from seqbag.tokens import Encoder, Spans, Vocabulary, mask_texts
+from seqbag.whitening import pooling, whitening
 
 EXACT_CODES = 1 << 18
 KMEANS_CODES = 2048
@@ -40,6 +42,8 @@ _SAMPLE_ROWS = 4096
 _SAMPLE_SITES = 1 << 16  # of the sampled rows that are clustered
 _SITES = 1 << 14  # sites whose activations are held at once
 _PROJECTED = 64
+_WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
+_WHITENED = 3  # sites along each axis of the patches that are whitened
 _TAIL = "tail:8,2,1"
 _KEPT_WINDOWS = 2000  # the commonest, kept in the model to explain it
 
@@ -125,6 +129,7 @@ class _Trainer:
         self.fingerprint = source.fingerprint
         self.reports: list[LayerReport] = []
         self.network = Network(config, (), None)
+        self.polisher: Polisher | None = None
         self.fitter = Fitter(config, self.rng, workers, self.progress)
 
     def run(self) -> Trained:
@@ -132,12 +137,15 @@ class _Trainer:
         trained = Trained(self.network, 0, self.reports, float("nan"), 0.0, self.vocabulary)
         for number in range(self.config.layers):
             layer_started = time.perf_counter()
-            if number == 0:
+            if number == 0 and self.source.kind != "image":
                 counts = self._count_tokens()
                 self._explain(trained, counts)
             else:
+                if number == 0:
+                    self._whiten()
                 counts = self._count_vectors(number)
-                self._calibrate(counts)
+                if number:
+                    self._calibrate(counts)
             accuracy = self._fit(number, counts)
             self.reports.append(
                 LayerReport(
@@ -149,7 +157,8 @@ class _Trainer:
                     seconds=time.perf_counter() - layer_started,
                 )
             )
-        exact = all(isinstance(book, ExactCodebook) and not book.overflowed for book in counts.codebooks)
+        books = counts.codebooks
+        exact = bool(books) and all(isinstance(book, ExactCodebook) and not book.overflowed for book in books)
         self._finish(exact and self.config.layers == 1)
         trained.rows, trained.valid_accuracy = self.rows, self.reports[-1].valid_accuracy
         trained.seconds = time.perf_counter() - started
@@ -185,10 +194,25 @@ class _Trainer:
         self.network.lookup = self._lookup()
         return counts
 
+    def _whiten(self) -> None:
+        """First pass over images: classes, row sample, and the whitening layer."""
+        for first, rows in stream(self.source, self.progress, "sampling"):
+            self.index.update(rows.labels, first)
+            assert isinstance(rows.input, ImageColumn)
+            if not self.rows:
+                self.network.shape = rows.input.pixels.shape[1:]
+            self.sample.update(self.network.encode(rows.input), first)
+            self.rows += len(rows)
+        self.network.classes, _ = self.index.order()
+        grid, activation = self.network.shape[:-1], self.config.activation
+        patcher = Patcher((_WHITENED,) * len(grid), (1,) * len(grid), "same")
+        sample = self.sample.maps()
+        some = sample.part(0, min(len(sample), _WHITENING_ROWS))
+        self.network.layers.append(whitening(some, patcher, activation, pooling(grid)))
+
     def _first_maps(self, rows: Rows, held: npt.NDArray[np.bool_]) -> Maps:
         """Hashed token ids of a batch; the tokens of training rows are counted and their text is learned."""
-        if isinstance(rows.input, ImageColumn):
-            raise DataError("images cannot be trained on yet: name a text or token column")
+        assert not isinstance(rows.input, ImageColumn)
         ids, offsets, spans = self.encoder.locate(rows.input)
         seen = np.repeat(~held, np.diff(offsets))
         known = Spans(spans.data, spans.starts[seen], spans.sizes[seen], spans.folded)
@@ -205,22 +229,61 @@ class _Trainer:
 
     def _count_vectors(self, number: int) -> LayerCounts:
         """A later pass: rows go through the frozen layers, their windows to the nearest of k centroids."""
-        sample = self.sample.maps()
-        rows = max(1, int(np.searchsorted(sample.offsets, _SAMPLE_SITES, side="right")) - 1)
-        _, sampled = self.network.forward(self._embedded(sample.part(0, rows)))
-        patchers = self._patchers()
-        books = [self._centroids(sampled, patcher) for patcher in patchers]
+        sample = self._embedded(self.sample.maps())
+        rows = max(1, int(np.searchsorted(sample.offsets, self._most(_SAMPLE_SITES), side="right")) - 1)
+        _, sampled = self.network.forward(sample.part(0, rows))
+        axes = sampled.axes
+        patchers = self._patchers(axes)
+        books = [self._centroids(sampled, patcher) for patcher in patchers] if self._counting() else []
         regions = self.network.layers[-1].regions
-        dense = sum(layer.features() for layer in self.network.layers)
-        bags, held_bags = (Bags(len(books), regions.count(), dense) for _ in range(2))
-        counts = LayerCounts(patchers, books, regions, bags, held_bags)
+        if regions.kind == "none":
+            regions = Regions.parse(self.config.regions or "grid:2")
+        dense = sum(layer.features(axes) for layer in self.network.layers)
+        bags, held_bags = (Bags(len(books), regions.count(axes), dense) for _ in range(2))
+        counts = LayerCounts(patchers if books else (), books, regions, bags, held_bags)
+        polisher = self._polisher(sampled) if self.config.polish else None
         for first, batch in self._again(f"layer {number + 1}: counting windows"):
             held = hold_out(first, len(batch), self.config.valid_fraction, self.config.seed)
             labels = self._labels(batch, first)
-            for part, maps in self.network.encode(batch.input).parts(_SITES):
-                features, outputs = self.network.forward(maps)
-                counts.update(outputs, labels[part], held[part], features.astype(np.float16))
+            for part, forward in self._views(batch):
+                for view, (features, outputs) in enumerate(forward):
+                    halves = features.astype(np.float16)
+                    counts.update(outputs, labels[part], held[part], halves, training_only=view > 0)
+                if polisher is not None and polisher.keep is not None:
+                    polisher.keep.update([maps for _, maps in forward], labels[part], held[part])
+        self.polisher = polisher
         return counts
+
+    def _views(self, batch: Rows) -> Iterator[tuple[slice, list[tuple[Float32s, Maps]]]]:
+        """Part by part of a batch: what the network makes of it, in each view of the images."""
+        columns = views(batch.input, self.config.flips)
+        inputs = [self.network.encode(column).parts(self._most(_SITES)) for column in columns]
+        for start in range(0, len(inputs[0]), self.config.threads):
+            jobs = [
+                (part, view)
+                for part in range(start, min(start + self.config.threads, len(inputs[0])))
+                for view in range(len(inputs))
+            ]
+            done: dict[tuple[int, int], tuple[Float32s, Maps]] = {}
+
+            def work(first: int, last: int, jobs: Any = jobs, done: Any = done) -> None:
+                for part, view in jobs[first:last]:
+                    done[part, view] = self.network.forward(inputs[view][part][1])
+
+            self.workers.split(len(jobs), work)
+            for part in sorted({part for part, _ in jobs}):
+                yield inputs[0][part][0], [done[part, view] for view in range(len(inputs))]
+
+    def _counting(self) -> bool:
+        """Whether a layer of vectors is trained on counts, if only to start with."""
+        return not self.config.polish or self.config.codebook is not None
+
+    def _polisher(self, sampled: Maps) -> Polisher:
+        return Polisher(self.source, self.config, self.network, self.rows, sampled, self._labels)
+
+    def _most(self, sites: int) -> int:
+        """Sites to take at once: of images more, as each has many."""
+        return sites if self.source.kind != "image" else 8 * sites
 
     def _centroids(self, outputs: Maps, patcher: Patcher) -> KMeans:
         """A codebook of the windows of the sampled rows; frozen, so that counting merges exactly."""
@@ -244,29 +307,52 @@ class _Trainer:
         task = f"layer {number + 1}: training"
         if self.config.regions is None and counts.regions.kind == "tail" and number == 0:
             counts = self.fitter.choose_regions(counts, self.network)
-        layer, self.network.classifier, accuracy = self.fitter.fit(counts, self.network, task)
+        layer, accuracy = None, float("nan")
+        if counts.codebooks:
+            layer, self.network.classifier, accuracy = self.fitter.fit(counts, self.network, task)
+        if self.polisher is not None:
+            task = f"layer {number + 1}: polishing"
+            patchers = self._patchers(len(self.polisher.grid))
+            weights = self.fitter.class_weights(counts.bags, len(self.network.classes))
+            layer, accuracy = self.polisher.run(patchers, layer, weights, self.workers, self.rng, self.progress, task)
+            self.polisher = None
+        assert layer is not None
+        if self.network.shape:
+            layer = replace(layer, pooling=pooling(self.network.output_grid()))
         self.network.layers.append(layer)
         return accuracy
 
     def _finish(self, exact: bool) -> None:
         """Measure the net on the held-out rows as they really are; refit the classifier unless it was exact."""
-        bags, held_out = (Bags(0, 1, sum(layer.features() for layer in self.network.layers)) for _ in range(2))
+        axes = max(1, len(self.network.shape) - 1)
+        bags, held_out = (Bags(0, 1, sum(layer.features(axes) for layer in self.network.layers)) for _ in range(2))
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
         for first, rows in self._again("measuring"):
             held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
             labels = self._labels(rows, first)
-            maps = self.network.encode(rows.input)
             if exact:
                 chosen = np.flatnonzero(held)
-                maps, labels, held = take(maps, chosen), labels[chosen], held[chosen]
-            features = self.network.features(maps)
-            counts.update(maps, labels, held, features.astype(np.float16))
+                maps = take(self.network.encode(rows.input), chosen)
+                counts.update(maps, labels[chosen], held[chosen], self.network.features(maps).astype(np.float16))
+                continue
+            for part, forward in self._views(rows):
+                for view, (features, outputs) in enumerate(forward):
+                    dense = features.astype(np.float16)
+                    counts.update(outputs, labels[part], held[part], dense, training_only=view > 0)
         self._calibrate(counts, refit=not exact)
 
     def _calibrate(self, counts: LayerCounts, refit: bool = True) -> None:
-        """Refit the newest classifier on the true features in the bags, and note its accuracy on the held-out ones."""
+        """Refit the newest classifier on the true features in the bags, and note its accuracy on the held-out ones.
+
+        After a polish, which trains without the features of the layers below, the classifier is a new one.
+        """
+        task = f"layer {len(self.reports)}: calibrating"
+        if self.config.polish:
+            self.network.classifier, self.reports[-1].valid_accuracy = self.fitter.classifier(
+                counts, self.network.classes, task
+            )
+            return
         assert self.network.classifier is not None
-        task = f"layer {len(self.network.layers)}: calibrating"
         self.reports[-1].valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, refit)
 
     def _labels(self, rows: Rows, first: int) -> Int32s:
@@ -289,11 +375,12 @@ class _Trainer:
     def _changed(self) -> DataError:
         return DataError(f"{self.source.describe()} changed between passes: train again on data that stays as it is")
 
-    def _patchers(self) -> tuple[Patcher, ...]:
-        return tuple(Patcher((width,), (1,), "same") for width in self.config.windows)
+    def _patchers(self, axes: int = 1) -> tuple[Patcher, ...]:
+        return tuple(Patcher((width,) * axes, (1,) * axes, "same") for width in self.config.windows)
 
     def _embedded(self, maps: Maps) -> Maps:
-        assert self.network.lookup is not None
+        if self.network.lookup is None:
+            return maps
         return Maps(embed(maps.values.astype(np.int32, copy=False), self.network.lookup), maps.offsets)
 
     def _explain(self, trained: Trained, counts: LayerCounts) -> None:

@@ -64,8 +64,8 @@ def test_images_and_video_through_two_layers():
     for grid, window in (((6, 6), (3, 3)), ((4, 4, 4), (3, 3, 3))):
         ones = (1,) * len(grid)
         layers = [grid_layer(window, 3, ones, regions="grid:2"), grid_layer(window, 5, (2,) * len(grid))]
-        network = Network(CONFIG, ("a", "b"), None, layers)
         pixels = np.random.default_rng(0).integers(0, 256, (3, *grid, 3), np.uint8)
+        network = Network(CONFIG, ("a", "b"), None, layers)
         maps = network.encode(ImageColumn(pixels))
         assert maps.grid == grid
         features = network.features(maps)

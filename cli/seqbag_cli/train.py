@@ -70,13 +70,15 @@ def train(source: str, out: Path, threads: int, as_json: bool, quiet: bool, **op
 
     names = {field.name for field in fields(TrainConfig)}
     settings = {name: options.pop(name) for name in names & set(options)}
-    config = TrainConfig(threads=threads, **{name: value for name, value in settings.items() if value is not None})
+    settings = {name: value for name, value in settings.items() if value is not None} | {"threads": threads}
+    memory = TrainConfig(**settings).memory
     check_writable(out)
     # The matrix products of a step are small: BLAS threads that wait for one another cost more than they bring.
     with threadpool_limits(1), show_progress(quiet) as progress:
         from seqbag_connectors import open_source
 
-        opened = open_source(source, threads=threads, memory_bytes=config.memory // _READING_SHARE, **options)
+        opened = open_source(source, threads=threads, memory_bytes=memory // _READING_SHARE, **options)
+        config = TrainConfig.for_kind(opened.kind, **settings)
         trained = _train(opened, config, progress)
         columns = {name: getattr(opened, name, None) for name in ("kind", "input", "label")}
         model_bytes = save(trained.model(columns), out)

@@ -1,0 +1,200 @@
+"""Polish: training a layer's filters on a few of each example's real windows a step, drawn anew each time.
+
+What the counts cannot tell (windows of one code differ) the data can, and a few windows of an example, spread over its
+regions, stand for all of them: at 32 of 256 windows a step costs an eighth of the convolution. There is still no
+gradient through a second layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from seqbag.batch import Float32s, Int32s
+from seqbag.classifier import Classifier, cross_entropy
+from seqbag.features import pooled_features, pooled_gradient, takes_means
+from seqbag.filters import Gradients, VectorFilters
+from seqbag.head import ACTIVATIONS, Activation, EpochReport, Schedule
+from seqbag.kernels.filters import RELU, activate, activation_gradient
+from seqbag.kernels.maps import sample_windows, spread_samples, sum_samples
+from seqbag.mapcache import MapCache
+from seqbag.optimiser import Adam, one_cycle
+from seqbag.parallel import Workers
+from seqbag.patches import Patcher
+from seqbag.regions import Regions
+
+_PIECE = 32  # examples a thread takes at a time
+_TEST_ROWS = 4096  # held-out rows, at most, for the accuracy shown after an epoch
+Blocks = Callable[[int], Iterable[MapCache]]
+_Tape = tuple[Float32s, Float32s, Float32s]  # windows (b * m, d), values before and after the activation (b * m, F)
+
+
+class Sampler:
+    """Where windows are drawn: about `samples` an example, in equal shares of each region, spread over it.
+
+    index: per patcher (s, window) int32, the input sites of each place a window may stand, -1 for padding; segments:
+    (m,) int32, the region of each sample; weights: (m,) float32, how many sites of its region a sample stands for.
+    shift: examples are moved by up to so many sites along each axis, differently each time; what comes from outside
+    reads nought.
+    """
+
+    def __init__(
+        self, patchers: tuple[Patcher, ...], regions: Regions, grid: tuple[int, ...], samples: int, shift: int
+    ) -> None:
+        axes, wide = len(grid), tuple(size + 2 * shift for size in grid)
+        strides = np.cumprod((1, *wide[:0:-1]))[::-1]
+        inside = (np.stack(np.unravel_index(np.arange(np.prod(grid)), grid), axis=1) + shift) @ strides
+        site_of = np.full(int(np.prod(wide)), -1, np.int32)
+        site_of[inside] = np.arange(len(inside), dtype=np.int32)
+        self.regions = regions
+        self.index: list[Int32s] = []
+        for patcher in patchers:
+            window = patcher.grid_index(wide)
+            self.index.append(np.where(window >= 0, site_of[window], -1).astype(np.int32))
+        region = regions.segments(np.array([0, len(inside)], np.int64), grid)
+        count = regions.count(axes)
+        self._members = [inside[region == r] for r in range(count)]
+        self._taken = [min(len(own), max(1, round(samples / count))) for own in self._members]
+        shares = [len(own) / max(taken, 1) for own, taken in zip(self._members, self._taken, strict=True)]
+        self.segments: Int32s = np.repeat(np.arange(count, dtype=np.int32), self._taken)
+        self.weights: Float32s = np.repeat(np.array(shares, np.float32), self._taken)
+        self.lengths: Float32s = np.array([len(own) for own in self._members], np.float32)
+        moves = np.meshgrid(*[np.arange(-shift, shift + 1)] * axes, indexing="ij")
+        self._moves = np.stack(moves, axis=-1).reshape(-1, axes) @ strides
+
+    def draw(self, examples: int, rng: np.random.Generator, move: bool = True) -> Int32s:
+        """(examples, m) int32: rows of `index`."""
+        parts = []
+        for own, taken in zip(self._members, self._taken, strict=True):
+            at = (np.arange(taken) + rng.random((examples, taken), np.float32)) * (len(own) / max(taken, 1))
+            parts.append(own[np.minimum(at.astype(np.intp), len(own) - 1)])
+        sites = np.concatenate(parts, axis=1)
+        if move:
+            sites += self._moves[rng.integers(0, len(self._moves), examples)][:, None]
+        return sites.astype(np.int32)
+
+
+class Polish:
+    """One layer in training on sampled windows: filters, pooling over regions, auxiliary classifier."""
+
+    def __init__(
+        self, sampler: Sampler, filters: VectorFilters, classifier: Classifier, activation: Activation,
+        workers: Workers, rng: np.random.Generator,
+    ) -> None:  # fmt: skip
+        self.sampler, self.filters, self.classifier = sampler, filters, classifier
+        self.activation, self.workers, self.rng = ACTIVATIONS[activation], workers, rng
+        self._means = takes_means(sampler.regions, self.activation)
+
+    def fit(
+        self, blocks: Blocks, rows: int, schedule: Schedule, class_weights: Float32s, smoothing: float, decay: float,
+        report: Callable[[EpochReport], None],
+    ) -> float:  # fmt: skip
+        """Train on the rows that are not held out; blocks(epoch) yields them all, in one cache or in several.
+
+        rows: how many rows that is, for the rate. Returns the accuracy on (samples of) held-out rows.
+        """
+        optimiser = Adam({**self.filters.parameters, **self.classifier.parameters}, decay)
+        steps = max(1, schedule.epochs * (rows // schedule.batch))
+        done, accuracy = 0, float("nan")
+        for epoch in range(schedule.epochs):
+            losses, right, tested, first = 0.0, 0, 0, done
+            for block in blocks(epoch):
+                order = self.rng.permutation(np.flatnonzero(~block.held))
+                for chosen in np.array_split(order, max(1, len(order) // schedule.batch)):
+                    rate = one_cycle(min(done, steps - 1), steps, schedule.rate)
+                    losses += self._step(block, chosen, class_weights, smoothing, optimiser, rate)
+                    done += 1
+                chosen = np.flatnonzero(block.held)[: max(0, _TEST_ROWS - tested)]
+                right, tested = right + self._right(block, chosen), tested + len(chosen)
+            accuracy = right / tested if tested else float("nan")
+            report(EpochReport(epoch + 1, schedule.epochs, losses / max(1, done - first), accuracy))
+        return accuracy
+
+    def _step(
+        self, block: MapCache, chosen: npt.NDArray[np.intp], class_weights: Float32s, smoothing: float,
+        optimiser: Adam, rate: float,
+    ) -> float:  # fmt: skip
+        views = chosen * block.views + self.rng.integers(0, block.views, len(chosen))
+        sums, tapes = self._forward(block, views, self.sampler.draw(len(chosen), self.rng))
+        weights = class_weights[block.labels[chosen]]
+        logits, tape = self.classifier.training_pass(self._features(sums), weights)
+        target = np.full(logits.shape, smoothing / logits.shape[1], np.float32)
+        target[np.arange(len(chosen)), block.labels[chosen]] += 1 - smoothing
+        loss, gradient = cross_entropy(logits, target, weights)
+        gradients = Gradients()
+        slopes = self._slopes(self.classifier.backward(gradient, tape, gradients), sums)
+        self._backward(slopes, tapes, gradients)
+        optimiser.step(gradients, rate)
+        return loss
+
+    def _right(self, block: MapCache, chosen: npt.NDArray[np.intp], batch: int = 256) -> int:
+        """How many of the examples are classified right from a sample of their windows."""
+        right = 0
+        for start in range(0, len(chosen), batch):
+            part = chosen[start : start + batch]
+            sites = self.sampler.draw(len(part), self.rng, move=False)
+            logits = self.classifier.logits(self._features(self._forward(block, part * block.views, sites)[0]))
+            right += int((logits.argmax(1) == block.labels[part]).sum())
+        return right
+
+    def _features(self, sums: Float32s) -> Float32s:
+        return pooled_features(sums, self._lengths(sums), self._means)
+
+    def _slopes(self, gradient: Float32s, sums: Float32s) -> Float32s:
+        return pooled_gradient(gradient, sums, self._lengths(sums) if self._means else None)
+
+    def _lengths(self, sums: Float32s) -> Float32s:
+        return np.broadcast_to(self.sampler.lengths, sums.shape[:2])
+
+    def _forward(self, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s) -> tuple[Float32s, list[_Tape]]:
+        """Sums (b, regions, filters of all groups), and a tape for each piece of the batch and group."""
+        regions, groups = len(self.sampler.lengths), len(self.sampler.index)
+        pieces = -(-len(views) // _PIECE)
+        tapes: list[_Tape | None] = [None] * (pieces * groups)
+        pooled = [np.empty((len(views), regions, size), np.float32) for size in self.filters.sizes]
+
+        def work(start: int, stop: int) -> None:
+            for number in range(start, stop):
+                piece, group = divmod(number, groups)
+                part = slice(piece * _PIECE, min((piece + 1) * _PIECE, len(views)))
+                tapes[number] = self._forward_piece(block, views[part], sites[part], group, pooled[group][part])
+
+        self.workers.split(len(tapes), work)
+        return np.concatenate(pooled, axis=2), [tape for tape in tapes if tape is not None]
+
+    def _forward_piece(
+        self, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s, group: int, out: Float32s
+    ) -> _Tape:
+        inputs = self.filters.inputs[group]
+        windows = np.empty((sites.size, len(inputs.mean)), np.float32)
+        sample_windows(block.halves, views, sites, self.sampler.index[group], inputs.mean, inputs.scale, windows)
+        before = self.filters.forward(group, windows)
+        after = before if self.activation == RELU else before.copy()
+        activate(after, self.activation)
+        sum_samples(after, self.sampler.segments, self.sampler.weights, out)
+        return windows, before, after
+
+    def _backward(self, slopes: Float32s, tapes: list[_Tape], into: Gradients) -> None:
+        groups = len(self.sampler.index)
+        edges = np.cumsum([0, *self.filters.sizes])
+        parts = [Gradients() for _ in tapes]
+
+        def work(start: int, stop: int) -> None:
+            for number in range(start, stop):
+                piece, group = divmod(number, groups)
+                windows, before, after = tapes[number]
+                own = slopes[piece * _PIECE : (piece + 1) * _PIECE, :, edges[group] : edges[group + 1]]
+                change = np.empty_like(after)
+                spread_samples(np.ascontiguousarray(own), self.sampler.segments, self.sampler.weights, change)
+                activation_gradient(before, after, self.activation, 0, len(change), change)
+                self.filters.backward(group, windows, change, parts[number])
+
+        self.workers.split(len(tapes), work)
+        for part in parts:  # in one order, whatever the number of threads
+            for name, value in part.values.items():
+                if name in into.values:
+                    into.values[name] += value
+                else:
+                    into.values[name] = value

@@ -1,0 +1,127 @@
+"""How the trainer polishes a layer: the maps it needs, kept in memory or made again each epoch, and the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+
+from seqbag.batch import Float32s, ImageColumn, Int32s, Rows, Source, TextColumn, TokensColumn
+from seqbag.classifier import Classifier
+from seqbag.config import TrainConfig
+from seqbag.filters import Standardiser, VectorFilters
+from seqbag.head import EpochReport, Schedule
+from seqbag.layer import Layer, Maps
+from seqbag.mapcache import MapCache, mirrored
+from seqbag.network import Network
+from seqbag.parallel import Workers
+from seqbag.passes import hold_out, stream
+from seqbag.patches import Patcher
+from seqbag.polish import Blocks, Polish, Sampler
+from seqbag.progress import Progress, Silent
+from seqbag.regions import Regions
+
+BATCH = 128
+RATE = 5e-3
+Column = TextColumn | TokensColumn | ImageColumn
+_CACHE_SHARE = 0.6  # of the memory, for maps that are kept
+_BLOCK_SHARE = 0.3  # of the memory, for a block of maps that are made again each epoch
+_FIT_WINDOWS = 1 << 14  # sampled windows that the inputs are standardised by
+
+
+class Polisher:
+    """Polishes one layer of a network on the rows of a source.
+
+    keep: a cache for all rows if the memory has room for it, to be filled while the rows stream by; else None.
+    """
+
+    def __init__(
+        self, source: Source, config: TrainConfig, network: Network, rows: int, sample: Maps,
+        labels: Callable[[Rows, int], Int32s],
+    ) -> None:  # fmt: skip
+        """sample: maps of some rows, as the layer takes them; rows: of the source; labels: classes of a batch."""
+        assert sample.grid is not None
+        self.source, self.config, self.network, self.rows, self.grid = source, config, network, rows, sample.grid
+        self.channels, self.labels = sample.values.shape[1], labels
+        self._sample = sample.part(0, min(len(sample), max(1, _FIT_WINDOWS // int(np.prod(sample.grid)))))
+        views = 2 if config.flips else 1
+        room = MapCache.bytes_needed(rows, views, self.grid, self.channels) <= _CACHE_SHARE * config.memory
+        self.keep = MapCache(rows, views, self.grid, self.channels) if room else None
+
+    def run(
+        self, patchers: tuple[Patcher, ...], start: Layer | None, class_weights: Float32s, workers: Workers,
+        rng: np.random.Generator, progress: Progress, task: str,
+    ) -> tuple[Layer, float]:  # fmt: skip
+        """Train filters, from those of the counts (`start`) if given. Returns the layer and the held-out accuracy."""
+        config = self.config
+        regions = Regions.parse(config.regions or "grid:2")
+        sampler = Sampler(patchers, regions, self.grid, config.samples, config.shift)
+        quantise = config.activation == "sign"
+        filters = VectorFilters(_inputs(patchers, self._sample, quantise), config.filters, rng, quantise)
+        if start is not None:
+            filters.load(start.weights, start.biases)
+        features = regions.count(len(self.grid)) * (config.filters * len(patchers) + 1)
+        classifier = Classifier(features, config.hidden, len(self.network.classes), rng, config.dropout)
+        polish = Polish(sampler, filters, classifier, config.activation, workers, rng)
+
+        def report(epoch: EpochReport) -> None:
+            progress.advance(1, f"loss {epoch.loss:.4f}, held-out accuracy (sampled) {epoch.accuracy:.4f}")
+
+        progress.begin(task, config.polish, "epochs")
+        schedule = Schedule(config.polish, BATCH, RATE)
+        rows = int(self.rows * (1 - config.valid_fraction))
+        accuracy = polish.fit(self._blocks(), rows, schedule, class_weights, config.smoothing, config.decay, report)
+        progress.end()
+        frozen = [filters.frozen(group) for group in range(len(patchers))]
+        weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
+        return Layer(patchers, weights, biases, config.activation, regions), accuracy
+
+    def _blocks(self) -> Blocks:
+        if self.keep is not None:
+            kept = [self.keep]
+            return lambda epoch: kept
+        return self._made_again
+
+    def _made_again(self, epoch: int) -> Iterator[MapCache]:
+        """The rows once more through the layers below, mirrored every other epoch, block by block."""
+        room = self.config.memory * _BLOCK_SHARE / MapCache.bytes_needed(1, 1, self.grid, self.channels)
+        block: MapCache | None = None
+        size = max(1, min(int(room), self.rows))
+        for first, rows in stream(self.source, Silent(), ""):
+            assert isinstance(rows.input, ImageColumn)
+            column = mirrored(rows.input) if self.config.flips and epoch % 2 else rows.input
+            maps = self.network.forward(self.network.encode(column))[1]
+            held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
+            labels = self.labels(rows, first)
+            for start, stop in _pieces(block.rows if block else 0, len(rows), size):
+                block = block or MapCache(size, 1, self.grid, self.channels)
+                block.update([maps.part(start, stop)], labels[start:stop], held[start:stop])
+                if block.rows == size:
+                    yield block
+                    block = None
+        if block is not None:
+            yield block
+
+
+def views(column: Column, flips: bool) -> list[Column]:
+    """The rows as they are and, if asked for, the images mirrored."""
+    return [column, mirrored(column)] if flips and isinstance(column, ImageColumn) else [column]
+
+
+def _pieces(filled: int, rows: int, size: int) -> list[tuple[int, int]]:
+    """Ranges of the rows of a batch that fill blocks of `size` rows, the first of which holds `filled` already."""
+    edges = [0, *range(size - filled, rows, size), rows]
+    return [(a, b) for a, b in pairwise(edges) if a < b]
+
+
+def _inputs(patchers: tuple[Patcher, ...], sample: Maps, quantise: bool) -> list[Standardiser]:
+    """Signs are taken as they are, so that they stay bits."""
+    inputs = []
+    for patcher in patchers:
+        windows: npt.NDArray[np.float32] = sample.windows(patcher)[0].astype(np.float32, copy=False)
+        none = quantise or len(windows) == 0
+        size = windows.shape[1]
+        inputs.append(Standardiser.none(size) if none else Standardiser.of(windows, np.ones(len(windows), np.int64)))
+    return inputs

@@ -1,0 +1,57 @@
+"""The first layer over pixels: frozen filters that whiten patches, each in both signs.
+
+Neighbouring pixels say nearly the same; after whitening, every filter speaks of variance of its own (Coates, Lee and Ng
+2011, who found its constant to matter more than anything learned on top of it). Of a relu pair with both signs nothing
+is lost.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from seqbag.batch import Float32s
+from seqbag.head import Activation
+from seqbag.layer import Layer, Maps
+from seqbag.patches import Patcher
+from seqbag.projection import Moments, Projection
+from seqbag.regions import Regions
+
+EPSILON = 1e-2  # of the mean variance; see Projection.fit
+_THRESHOLDS = (0.25, 1.0)  # of sign filters, in standard deviations: two bits tell weak from strong
+_CHUNK = 1 << 18
+_POOLED = 16  # sites along an axis, from which on it is halved between layers
+
+
+def pooling(grid: tuple[int, ...]) -> tuple[int, ...]:
+    """How far to pool maps between layers: long axes by two."""
+    return tuple(2 if size >= _POOLED else 1 for size in grid)
+
+
+def whitening(
+    sample: Maps, patcher: Patcher, activation: Activation, halved: tuple[int, ...], epsilon: float = EPSILON
+) -> Layer:
+    """A layer fitted to a sample of images (uint8 maps), whose moments are taken in integers; it pools no features."""
+    windows = sample.windows(patcher)[0]
+    moments = Moments.of(windows.shape[1], windows.dtype)
+    for start in range(0, len(windows), _CHUNK):
+        moments.update(windows[start : start + _CHUNK])
+    projection = Projection.fit(moments, windows.shape[1], epsilon)
+    matrix, bias = projection.matrix, -(projection.mean @ projection.matrix)
+    weights = np.concatenate([matrix, -matrix], axis=1)
+    biases = np.concatenate([bias, -bias])
+    if activation == "sign":
+        spread = _spread(moments, matrix)
+        steps = [np.concatenate([spread, spread]) * np.float32(threshold) for threshold in _THRESHOLDS]
+        weights = np.concatenate([weights] * len(steps), axis=1)
+        biases = np.concatenate([biases - step for step in steps])
+    return Layer(
+        (patcher,), (np.ascontiguousarray(weights, np.float32),), (biases.astype(np.float32),), activation, Regions("none"),
+        pooling=halved,
+    )  # fmt: skip
+
+
+def _spread(moments: Moments, matrix: Float32s) -> Float32s:
+    """(P,) standard deviations of the projections."""
+    wide = matrix.astype(np.float64)
+    spread: Float32s = np.sqrt(np.einsum("dp,de,ep->p", wide, moments.covariance(), wide)).astype(np.float32)
+    return spread

@@ -1,0 +1,170 @@
+import numpy as np
+import pytest
+
+from seqbag.classifier import Classifier, cross_entropy
+from seqbag.filters import Gradients, Standardiser, VectorFilters
+from seqbag.head import Schedule
+from seqbag.kernels.maps import sample_windows, spread_samples, sum_samples
+from seqbag.layer import Layer, Maps
+from seqbag.mapcache import MapCache
+from seqbag.parallel import Workers
+from seqbag.patches import Patcher, gather
+from seqbag.polish import Polish, Sampler
+from seqbag.polishing import _pieces
+from seqbag.regions import Regions
+
+GRID = (4, 6)
+CHANNELS = 3
+PATCHERS = (Patcher((3, 3), (1, 1), "same"), Patcher((1, 1), (1, 1), "same"))
+EVERYTHING = 10**6
+
+
+def filled(rows: int, views: int = 2, seed: int = 0) -> MapCache:
+    """Maps with a bright right half in every odd row of the table, labelled by it; each fourth held out."""
+    rng = np.random.default_rng(seed)
+    cache = MapCache(rows, views, GRID, CHANNELS)
+    values = rng.standard_normal((rows, *GRID, CHANNELS)).astype(np.float32)
+    labels = (np.arange(rows) % 2).astype(np.int32)
+    values[labels == 1, :, 3:, 0] += 1
+    offsets = np.arange(rows + 1, dtype=np.int64) * 24
+    maps = Maps(values.reshape(-1, CHANNELS), offsets, GRID)
+    cache.update([maps] * views, labels, np.arange(rows) % 4 == 3)
+    return cache
+
+
+def polish(
+    activation: str, regions: str = "grid:2", samples: int = EVERYTHING, shift: int = 0, threads: int = 1
+) -> Polish:
+    rng = np.random.default_rng(1)
+    chosen = Regions.parse(regions)
+    sampler = Sampler(PATCHERS, chosen, GRID, samples, shift)
+    inputs = [Standardiser(np.full(n, 0.1, np.float32), np.full(n, 0.5, np.float32)) for n in (27, 3)]
+    filters = VectorFilters(inputs, 5, rng)
+    classifier = Classifier(chosen.count(2) * 11, 7, 2, rng)
+    return Polish(sampler, filters, classifier, activation, Workers(threads), rng)
+
+
+def test_samples_are_in_their_regions_in_equal_shares() -> None:
+    sampler = Sampler(PATCHERS, Regions.parse("grid:2"), GRID, 8, 0)
+    sites = sampler.draw(50, np.random.default_rng(0))
+    assert sites.shape == (50, 8)
+    rows, columns = sites // 6, sites % 6
+    np.testing.assert_array_equal(rows // 2 * 2 + columns // 3, np.broadcast_to(sampler.segments, sites.shape))
+    np.testing.assert_array_equal(sampler.weights, np.full(8, 3))
+    assert len(np.unique(sites)) == 24
+
+
+def test_moved_examples_are_read_as_if_they_lay_in_a_wider_picture_of_noughts() -> None:
+    shift, cache = 2, filled(1)
+    sampler = Sampler(PATCHERS, Regions.parse("whole"), GRID, EVERYTHING, shift)
+    image = cache.maps(np.array([0])).values.reshape(*GRID, CHANNELS)
+    wide = np.pad(image, [(3 * shift, 3 * shift)] * 2 + [(0, 0)])
+    seen = set()
+    for seed in range(60):
+        sites = sampler.draw(1, np.random.default_rng(seed))
+        out = np.empty((24, 27), np.float32)
+        none = Standardiser.none(27)
+        sample_windows(cache.halves, np.zeros(1, np.intp), sites, sampler.index[0], none.mean, none.scale, out)
+        for dy in range(-shift, shift + 1):
+            for dx in range(-shift, shift + 1):
+                moved = wide[3 * shift + dy - 1 :, 3 * shift + dx - 1 :][:6, :8]
+                windows = [moved[y : y + 3, x : x + 3].reshape(-1) for y in range(4) for x in range(6)]
+                if np.array_equal(out, np.stack(windows)):
+                    seen.add((dy, dx))
+    assert len(seen) > 15
+
+
+def test_windows_and_sums_of_samples_are_those_of_the_convolution() -> None:
+    cache, rng = filled(3), np.random.default_rng(0)
+    trained = polish("relu")
+    sums, _ = trained._forward(cache, np.arange(3) * 2, trained.sampler.draw(3, rng))
+    frozen = [trained.filters.frozen(group) for group in range(2)]
+    layer = Layer(PATCHERS, (frozen[0][0], frozen[1][0]), (frozen[0][1], frozen[1][1]), "relu", Regions.parse("grid:2"))
+    # A window over the border reads nought, as in the layer
+    expected, _ = layer.pool(layer.forward(cache.maps(np.arange(3))))
+    np.testing.assert_allclose(sums, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_spreading_is_the_adjoint_of_summing() -> None:
+    rng = np.random.default_rng(0)
+    segments, weights = np.array([0, 0, 1], np.int32), np.array([2, 2, 5], np.float32)
+    values, pull = rng.standard_normal((6, 4)).astype(np.float32), rng.standard_normal((2, 2, 4)).astype(np.float32)
+    sums, spread = np.empty((2, 2, 4), np.float32), np.empty((6, 4), np.float32)
+    sum_samples(values, segments, weights, sums)
+    spread_samples(pull, segments, weights, spread)
+    np.testing.assert_allclose((sums * pull).sum(), (values * spread).sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("regions", ["grid:2", "whole"])
+def test_gradients_are_those_of_finite_differences(regions: str) -> None:
+    cache, trained = filled(40), polish("tanh", regions)
+    views, sites = np.arange(40) * 2, trained.sampler.draw(40, np.random.default_rng(0))
+    target = np.eye(2, dtype=np.float32)[cache.labels]
+    ones = np.ones(40, np.float32)
+
+    def loss() -> tuple[float, Gradients]:
+        sums, tapes = trained._forward(cache, views, sites)
+        logits, tape = trained.classifier.training_pass(trained._features(sums), ones)
+        value, gradient = cross_entropy(logits, target, ones)
+        gradients = Gradients()
+        trained._backward(
+            trained._slopes(trained.classifier.backward(gradient, tape, gradients), sums), tapes, gradients
+        )
+        return value, gradients
+
+    _, gradients = loss()
+    for name in ("filters.0", "filters.1", "bias.0", "hidden"):
+        values = trained.filters.parameters.get(name, trained.classifier.parameters.get(name))
+        assert values is not None
+        at = np.unravel_index(np.abs(gradients.values[name]).argmax(), values.shape)
+        steps = []
+        for step in (3e-3, -3e-3):
+            values[at] += step
+            steps.append(loss()[0])
+            values[at] -= step
+        assert (steps[0] - steps[1]) / 6e-3 == pytest.approx(float(gradients.values[name][at]), rel=0.05)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sign"])
+def test_it_learns_and_the_number_of_threads_changes_nothing(activation: str) -> None:
+    found = []
+    for threads in (1, 2):
+        trained = polish(activation, samples=12, shift=1, threads=threads)
+        cache = filled(400)
+        reports = []
+        accuracy = trained.fit(
+            lambda epoch, cache=cache: [cache], 300, Schedule(12, 50, 2e-2), np.ones(2, np.float32), 0.0, 0.0,
+            reports.append,
+        )  # fmt: skip
+        found.append((accuracy, trained.filters.parameters["filters.0"]))
+        assert accuracy > 0.85
+        assert reports[-1].loss < reports[0].loss
+    assert found[0][0] == found[1][0]
+    np.testing.assert_array_equal(found[0][1], found[1][1])
+
+
+def test_a_cache_keeps_views_apart_and_halves_of_floats() -> None:
+    maps = Maps(np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 3, 6]), (3,))
+    mirrored = Maps(-maps.values, maps.offsets, (3,))
+    cache = MapCache(2, 2, (3,), 2)
+    cache.update([maps, mirrored], np.array([1, 0], np.int32), np.array([False, True]))
+    np.testing.assert_array_equal(cache.maps(np.array([1, 0])).values, maps.values[[3, 4, 5, 0, 1, 2]])
+    np.testing.assert_array_equal(cache.halves.view(np.float16)[3], -maps.values[3:])
+    assert cache.halves.nbytes == MapCache.bytes_needed(2, 2, (3,), 2)
+
+
+def test_batches_fill_blocks() -> None:
+    assert _pieces(0, 5, 10) == [(0, 5)]
+    assert _pieces(8, 5, 10) == [(0, 2), (2, 5)]
+    assert _pieces(0, 25, 10) == [(0, 10), (10, 20), (20, 25)]
+    assert _pieces(9, 1, 10) == [(0, 1)]
+
+
+def test_a_gather_of_halves_is_the_gather_of_floats() -> None:
+    cache = filled(2)
+    index = PATCHERS[0].grid_index(GRID)
+    out = np.empty((48, 27), np.float32)
+    none = Standardiser.none(27)
+    sites = np.tile(np.arange(24, dtype=np.int32), (2, 1))
+    sample_windows(cache.halves, np.array([0, 2]), sites, index, none.mean, none.scale, out)
+    np.testing.assert_array_equal(out, gather(cache.maps(np.arange(2)).values.reshape(2, 24, 3), index))
