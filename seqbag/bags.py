@@ -70,8 +70,9 @@ class Bags:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of memory held."""
-        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+        """Bytes that what is counted takes, without the room kept for more."""
+        per_bag = 8 * self.spans + 2 * self.width + 8 + 4 + 16  # pointers, features, hash, labels, table
+        return int(8 * self.pointers[-1] + per_bag * self.size + 16 * self._nodes)
 
     def update(
         self, codes: Int32s, segments: Int32s, offsets: Int64s, labels: Int32s, dense: Halves | None = None
@@ -185,6 +186,7 @@ class Bags:
             bags = self._add(*other._examples(part, codes), other._dense[part])
             nodes = slice(pointers[part.start], pointers[part.stop])
             owners = np.repeat(bags, np.diff(pointers[part.start : part.stop + 1]))
+            self._reserve_labels(len(owners))
             self._nodes = add_labels(
                 owners, classes[nodes], counts[nodes], self._heads, self._classes, self._label_counts, self._following,
                 self._nodes,
@@ -268,13 +270,17 @@ class Bags:
         bags = self.size + examples
         self._pointers = _grown(self._pointers, bags * self.spans + 1)
         self._dense, self._hashes, self._heads = (_grown(a, bags) for a in (self._dense, self._hashes, self._heads))
-        nodes = self._nodes + examples
-        self._classes, self._label_counts, self._following = (
-            _grown(a, nodes) for a in (self._classes, self._label_counts, self._following)
-        )
+        self._reserve_labels(examples)
         if 2 * bags > len(self._slots):
             self._slots = np.full(1 << (4 * bags - 1).bit_length(), -1, np.int32)
             rehash(self._hashes, self.size, self._slots)
+
+    def _reserve_labels(self, more: int) -> None:
+        """Make room for more labels under bags."""
+        nodes = self._nodes + more
+        self._classes, self._label_counts, self._following = (
+            _grown(a, nodes) for a in (self._classes, self._label_counts, self._following)
+        )
 
 
 def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:

@@ -1,7 +1,7 @@
 """Checkpoints: what a run has done so far, in a folder beside its output, so that a killed run goes on where it was.
 
 A checkpoint is one safetensors file with a JSON description and a checksum, written whole or not at all. Like a model
-file it is data: reading one executes nothing. The folder is locked while a run uses it and goes away when the run is done.
+file it is data: reading one executes nothing. The folder is locked while a run uses it, and goes when the run is done.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Checkpoint:
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], every: float = 120.0, resume: bool = False) -> None:
-        self.folder, self.identity, self.every = folder, identity, every
+        self.folder, self.every = folder, every
+        self.identity = json.loads(json.dumps(identity))  # as it will be read back
         self.file = folder / "checkpoint"
         self.state: State | None = None
         self._resume = resume
@@ -66,6 +67,10 @@ class Checkpoint:
         if not self.file.exists():  # nothing was kept: leave nothing behind
             self.clear()
 
+    def network(self, number: int) -> Path:
+        """Where the layers before pass `number` are kept, as a model file."""
+        return self.folder / f"network-{number}"
+
     @property
     def unfinished(self) -> bool:
         """Whether an earlier run left a checkpoint."""
@@ -86,10 +91,9 @@ class Checkpoint:
 
     def clear(self) -> None:
         """The run is done: remove the folder's files, and the folder if nothing else is in it."""
-        for name in ("checkpoint", "lock"):
-            (self.folder / name).unlink(missing_ok=True)
-        for left in self.folder.glob(".checkpoint.*.tmp"):
-            left.unlink(missing_ok=True)
+        for pattern in ("checkpoint", "lock", "network-*", ".checkpoint.*.tmp", ".network-*.tmp"):
+            for path in self.folder.glob(pattern):
+                path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 

@@ -32,7 +32,8 @@ class TrainConfig:
     windows: widths side by side in a layer; filters: per width; codebook: distinct windows kept (exact, first layer)
     and centroids (k-means, later layers), None for the defaults; regions: None to choose on held-out rows; epochs: None
     to choose by the number of rows; memory: bytes; dims: of a token's embedding; hidden: units in each classifier;
-    balance: classes weigh frequency ** -balance.
+    balance: classes weigh frequency ** -balance; bag_clusters: clusters of bags to train on, None for the bags
+    themselves as long as they fit the memory.
 
     For images: polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
     flips: rows are seen mirrored too; shift: sites they are moved by, at most.
@@ -58,6 +59,7 @@ class TrainConfig:
     flips: bool = False
     shift: int = 0
     valid_fraction: float = 0.1
+    bag_clusters: int | None = None
     memory: int = 2 * 10**9
     threads: int = 1
     seed: int = 0
@@ -74,7 +76,7 @@ class TrainConfig:
         for name in ("layers", "filters", "dims", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("epochs", "codebook"):
+        for name in ("epochs", "codebook", "bag_clusters"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         for name, least in (("hidden", 0), ("seed", 0), ("vocabulary", 2), ("polish", 0), ("samples", 1), ("shift", 0)):

@@ -63,6 +63,11 @@ def hold_out(first_row: int, rows: int, fraction: float, seed: int) -> npt.NDArr
     return _scatter(np.arange(first_row, first_row + rows), seed) < np.uint64(fraction * 2.0**64 * (1 - 2.0**-53))
 
 
+def drawn(first_row: int, rows: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
+    """A uniform draw of rows, by a hash of the row's number other than that of `hold_out`."""
+    return hold_out(first_row, rows, fraction, seed + 2) if fraction < 1 else np.ones(rows, np.bool_)
+
+
 def _scatter(numbers: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
     """64 well-mixed bits of each number (SplitMix64: Steele et al. 2014, doi 10.1145/2660193.2660195)."""
     with np.errstate(over="ignore"):
@@ -172,6 +177,8 @@ class LayerCounts:
 
     def shrink(self, rng: np.random.Generator, threads: int, clusters: int | None = None) -> bool:
         """Cluster the bags if they are over budget, to half as many, or over `clusters`. Returns whether they were."""
+        if not self.codebooks:
+            return False
         if self.held_out.nbytes > self.budget // 4:
             self.held_out = self.held_out.sample(self.held_out.size // 2, rng)
         most = clusters if clusters is not None else self.bags.size // 2 if self.bags.nbytes > self.budget else None

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ import numpy.typing as npt
 
 from seqbag.bags import Bags
 from seqbag.batch import Float32s, ImageColumn, Int32s, Int64s, Rows, Source
+from seqbag.checkpoint import Checkpoint, State, prefixed, under
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
@@ -26,13 +28,13 @@ from seqbag.kmeans import KMeans
 from seqbag.layer import Maps, embed
 from seqbag.network import Network
 from seqbag.parallel import Workers
-from seqbag.passes import ClassIndex, LayerCounts, RowSample, empty_input, hold_out, stream, take
+from seqbag.passes import ClassIndex, LayerCounts, RowSample, drawn, hold_out, stream, take
 from seqbag.patches import Patcher
 from seqbag.polishing import Polisher, views
 from seqbag.progress import Progress, Silent
 from seqbag.projection import Moments, Projection
 from seqbag.regions import Regions
-from seqbag.store import Model
+from seqbag.store import Model, load, save
 from seqbag.tokens import Encoder, Spans, Vocabulary, mask_texts
 from seqbag.whitening import pooling, whitening
 
@@ -44,6 +46,9 @@ _SITES = 1 << 14  # sites whose activations are held at once
 _PROJECTED = 64
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
+_PROCESS = 450 * 10**6  # bytes that the process takes without the bags
+_BAGS_SHARE = 0.3  # of the rest: the bags grow by half, and are copied as they do
+_LEAST_BAGS = 30 * 10**6
 _TAIL = "tail:8,2,1"
 _KEPT_WINDOWS = 2000  # the commonest, kept in the model to explain it
 
@@ -56,6 +61,7 @@ class LayerReport:
     distinct: int
     codebook: int
     bags: int
+    clusters: int | None
     proxy_accuracy: float
     valid_accuracy: float = float("nan")
     seconds: float = 0.0
@@ -107,18 +113,26 @@ def _listed(classes: tuple[str, ...], most: int = 8) -> str:
     return f"{len(classes)} classes: {', '.join(classes[:most])}{more}"
 
 
-def _known(value: float) -> float | None:
-    return None if math.isnan(value) else value
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
 
 
-def train(source: Source, config: TrainConfig, progress: Progress | None = None) -> Trained:
-    """Train a net on a source of labelled rows. Raises DataError with one line for data that cannot be trained on."""
+def train(
+    source: Source, config: TrainConfig, progress: Progress | None = None, checkpoint: Checkpoint | None = None
+) -> Trained:
+    """Train a net on a source of labelled rows. Raises DataError with one line for data that cannot be trained on.
+
+    checkpoint: an entered `Checkpoint` to keep the state in, and to start from if it holds one.
+    """
     with Workers(config.threads) as workers:
-        return _Trainer(source, config, progress or Silent(), workers).run()
+        return _Trainer(source, config, progress or Silent(), workers, checkpoint).run()
 
 
 class _Trainer:
-    def __init__(self, source: Source, config: TrainConfig, progress: Progress, workers: Workers) -> None:
+    def __init__(
+        self, source: Source, config: TrainConfig, progress: Progress, workers: Workers, checkpoint: Checkpoint | None
+    ) -> None:
+        self.checkpoint, self.resumed, self.exact = checkpoint, checkpoint.state if checkpoint else None, False
         self.source, self.config, self.progress, self.workers = source, config, progress, workers
         self.rng = np.random.default_rng(config.seed)
         self.encoder = Encoder("list" if source.kind == "tokens" else config.tokenizer, config.vocabulary)
@@ -134,32 +148,37 @@ class _Trainer:
 
     def run(self) -> Trained:
         started = time.perf_counter()
-        trained = Trained(self.network, 0, self.reports, float("nan"), 0.0, self.vocabulary)
-        for number in range(self.config.layers):
+        self.trained = trained = Trained(self.network, 0, self.reports, float("nan"), 0.0, self.vocabulary)
+        for number in range(self._restore(), self.config.layers):
             layer_started = time.perf_counter()
             if number == 0 and self.source.kind != "image":
                 counts = self._count_tokens()
-                self._explain(trained, counts)
             else:
                 if number == 0:
                     self._whiten()
                 counts = self._count_vectors(number)
                 if number:
                     self._calibrate(counts)
+            distinct = counts.bags.size
+            counts.shrink(self.rng, self.config.threads, self.config.bag_clusters)
+            books, clusters = counts.codebooks, counts.bags.size if counts.bags.clustered else None
+            exact = bool(books) and all(isinstance(book, ExactCodebook) and not book.overflowed for book in books)
+            self.exact = exact and clusters is None and self.config.layers == 1
             accuracy = self._fit(number, counts)
             self.reports.append(
                 LayerReport(
                     counts.patches,
                     sum(len(c.counts) for c in counts.codebooks),
                     sum(c.capacity if isinstance(c, ExactCodebook) else c.k for c in counts.codebooks),
-                    counts.bags.size,
+                    distinct,
+                    clusters,
                     accuracy,
                     seconds=time.perf_counter() - layer_started,
                 )
             )
-        books = counts.codebooks
-        exact = bool(books) and all(isinstance(book, ExactCodebook) and not book.overflowed for book in books)
-        self._finish(exact and self.config.layers == 1)
+            if self.checkpoint is not None:
+                self.checkpoint.save(self._state(number + 1, 0, None))
+        self._finish()
         trained.rows, trained.valid_accuracy = self.rows, self.reports[-1].valid_accuracy
         trained.seconds = time.perf_counter() - started
         return trained
@@ -170,19 +189,16 @@ class _Trainer:
         regions = Regions.parse(config.regions or (_TAIL if self.source.kind == "tokens" else "whole"))
         books = [ExactCodebook(width, config.codebook or EXACT_CODES) for width in config.windows]
         groups = len(books)
-        counts = LayerCounts(
-            self._patchers(), books, regions, Bags(groups, regions.count()), Bags(groups, regions.count())
-        )
-        anything = False
-        for first, rows in stream(self.source, self.progress, "layer 1: counting windows"):
+        bags, held_out = (Bags(groups, regions.count()) for _ in range(2))
+        counts = LayerCounts(self._patchers(), books, regions, bags, held_out, self._budget())
+        for first, rows in self._pass(0, "layer 1: counting windows", counts):
             labels = self.index.update(rows.labels, first)
             held = hold_out(first, len(rows), config.valid_fraction, config.seed)
             maps = self._first_maps(rows, held)
-            anything = anything or not empty_input(rows)
             self.sample.update(maps, first)
             counts.update(maps, labels, held, np.empty((len(rows), 0), np.float16))
             self.rows += len(rows)
-        if not anything:
+        if counts.patches == 0:
             raise DataError(f"{self.source.describe()}: every row is empty, there is nothing to learn from")
         classes, order = self.index.order()
         if counts.bags.rows == 0:
@@ -192,6 +208,7 @@ class _Trainer:
         counts.held_out.relabel(order)
         self.network.classes = classes
         self.network.lookup = self._lookup()
+        self._explain(counts)
         return counts
 
     def _whiten(self) -> None:
@@ -240,9 +257,9 @@ class _Trainer:
             regions = Regions.parse(self.config.regions or "grid:2")
         dense = sum(layer.features(axes) for layer in self.network.layers)
         bags, held_bags = (Bags(len(books), regions.count(axes), dense) for _ in range(2))
-        counts = LayerCounts(patchers if books else (), books, regions, bags, held_bags)
+        counts = LayerCounts(patchers if books else (), books, regions, bags, held_bags, self._budget())
         polisher = self._polisher(sampled) if self.config.polish else None
-        for first, batch in self._again(f"layer {number + 1}: counting windows"):
+        for first, batch in self._pass(number, f"layer {number + 1}: counting windows", counts, polisher is None):
             held = hold_out(first, len(batch), self.config.valid_fraction, self.config.seed)
             labels = self._labels(batch, first)
             for part, forward in self._views(batch):
@@ -322,18 +339,22 @@ class _Trainer:
         self.network.layers.append(layer)
         return accuracy
 
-    def _finish(self, exact: bool) -> None:
+    def _finish(self) -> None:
         """Measure the net on the held-out rows as they really are; refit the classifier unless it was exact."""
+        exact = self.exact
         axes = max(1, len(self.network.shape) - 1)
         bags, held_out = (Bags(0, 1, sum(layer.features(axes) for layer in self.network.layers)) for _ in range(2))
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
-        for first, rows in self._again("measuring"):
+        fraction = min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
+        for first, rows in self._pass(self.config.layers, "measuring", counts):
             held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
             labels = self._labels(rows, first)
-            if exact:
-                chosen = np.flatnonzero(held)
-                maps = take(self.network.encode(rows.input), chosen)
-                counts.update(maps, labels[chosen], held[chosen], self.network.features(maps).astype(np.float16))
+            used = drawn(first, len(rows), fraction, self.config.seed)
+            if exact or fraction < 1:
+                chosen = np.flatnonzero(used & held if exact else used)
+                for part, maps in take(self.network.encode(rows.input), chosen).parts(_SITES):
+                    dense = self.network.features(maps).astype(np.float16)
+                    counts.update(maps, labels[chosen[part]], held[chosen[part]], dense)
                 continue
             for part, forward in self._views(rows):
                 for view, (features, outputs) in enumerate(forward):
@@ -363,14 +384,74 @@ class _Trainer:
             raise self._changed()
         return self.index.order()[1][labels]
 
-    def _again(self, task: str) -> Iterator[tuple[int, Rows]]:
-        """The rows once more. Raises DataError if they are seen to be others than before."""
-        read = 0
+    def _pass(self, number: int, task: str, counts: LayerCounts, resumable: bool = True) -> Iterator[tuple[int, Rows]]:
+        """The rows of pass `number` that are still to be counted, with the bags kept in budget and checkpoints made.
+
+        Raises DataError if the rows are seen to be others than in the pass before.
+        """
+        done, read = self._restore_counts(number, counts), 0
         for first, rows in stream(self.source, self.progress, task):
             read = first + len(rows)
+            if first < done:
+                continue
             yield first, rows
+            if counts.shrink(self.rng, self.config.threads):
+                self.progress.note(f"{task}: the bags outgrew their memory and were clustered to {counts.bags.size:,}")
+            if self.checkpoint is not None and resumable:
+                self.checkpoint.tick(partial(self._state, number, read, counts))
         if read != self.rows or self.source.fingerprint != self.fingerprint:
             raise self._changed()
+
+    def _budget(self) -> int:
+        """Bytes that the bags of a pass may take."""
+        return max(_LEAST_BAGS, int(_BAGS_SHARE * (self.config.memory - _PROCESS)))
+
+    def _state(self, number: int, done: int, counts: LayerCounts | None) -> State:
+        """What a checkpoint holds: all that pass `number` starts from, and what it has counted in its first rows."""
+        assert self.checkpoint is not None
+        if self.network.layers and self.network.classifier is not None:
+            columns = {"kind": self.source.kind, "input": "", "label": ""}
+            save(self.trained.model(columns), self.checkpoint.network(number))
+        values = {
+            "pass": number, "done": done, "rows": self.rows, "exact": self.exact, "counting": counts is not None,
+            "numbers": list(self.index.numbers), "rng": self.rng.bit_generator.state,
+            "reports": [asdict(report) for report in self.reports],
+        }  # fmt: skip
+        arrays = prefixed("vocabulary", self.vocabulary.arrays()) | prefixed("sample", self.sample.arrays())
+        for group, windows in enumerate(self.trained.windows):
+            arrays |= {f"windows.{group}": windows, f"window_counts.{group}": self.trained.window_counts[group]}
+        return values, arrays | (prefixed("counts", counts.arrays()) if counts is not None else {})
+
+    def _restore(self) -> int:
+        """Take up the state of a checkpoint, if there is one. Returns the pass to go on with."""
+        if self.resumed is None or self.checkpoint is None:
+            return 0
+        values, arrays = self.resumed
+        self.rows, self.exact = values["rows"], values["exact"]
+        self.index.numbers = {name: number for number, name in enumerate(values["numbers"])}
+        self.rng.bit_generator.state = values["rng"]
+        self.reports += [LayerReport(**report) for report in values["reports"]]
+        self.vocabulary = self.trained.vocabulary = Vocabulary.from_arrays(under("vocabulary", arrays))
+        self.sample.restore(under("sample", arrays))
+        if self.reports:
+            network = load(self.checkpoint.network(values["pass"])).network
+            for name in ("classes", "layers", "classifier", "lookup", "shape"):
+                setattr(self.network, name, getattr(network, name))
+            groups = sum(name.startswith("windows.") for name in arrays)
+            self.trained.windows = [arrays[f"windows.{group}"] for group in range(groups)]
+            self.trained.window_counts = [arrays[f"window_counts.{group}"] for group in range(groups)]
+        self.progress.note(f"resumed at pass {values['pass'] + 1}, row {values['done']:,}")
+        return int(values["pass"])
+
+    def _restore_counts(self, number: int, counts: LayerCounts) -> int:
+        """Take up what a pass had counted when it was interrupted. Returns the rows it had counted."""
+        if self.resumed is None or self.resumed[0]["pass"] != number or not self.resumed[0]["counting"]:
+            return 0
+        values, arrays = self.resumed
+        counts.restore(under("counts", arrays), self.rng)
+        self.rng.bit_generator.state = values["rng"]  # what made the codebooks has drawn from it meanwhile
+        self.resumed = None
+        return int(values["done"])
 
     def _changed(self) -> DataError:
         return DataError(f"{self.source.describe()} changed between passes: train again on data that stays as it is")
@@ -383,10 +464,10 @@ class _Trainer:
             return maps
         return Maps(embed(maps.values.astype(np.int32, copy=False), self.network.lookup), maps.offsets)
 
-    def _explain(self, trained: Trained, counts: LayerCounts) -> None:
+    def _explain(self, counts: LayerCounts) -> None:
         """Keep the commonest windows, for `inspect`."""
         for book in counts.codebooks:
             assert isinstance(book, ExactCodebook)
             commonest = np.argsort(-book.counts, kind="stable")[:_KEPT_WINDOWS]
-            trained.windows.append(book.windows[commonest])
-            trained.window_counts.append(book.counts[commonest])
+            self.trained.windows.append(book.windows[commonest])
+            self.trained.window_counts.append(book.counts[commonest])

@@ -28,6 +28,7 @@ from seqbag_cli.progress import show_progress
 
 if TYPE_CHECKING:
     from seqbag.batch import Source
+    from seqbag.checkpoint import Checkpoint
     from seqbag.progress import Progress
     from seqbag.trainer import Trained
 
@@ -55,17 +56,31 @@ def setting(flag: str, name: str, help_text: str, **kind: Any) -> Callable[[Func
 @setting("--epochs", "epochs", "Epochs over the counts; else chosen by the number of rows.", type=int)
 @setting("--valid-fraction", "valid_fraction", "Rows held out to measure on.", type=float)
 @setting("--memory", "memory", "Memory for the process.", type=Bytes())
+@setting("--bag-clusters", "bag_clusters", "Train on this many clusters of examples, to save time.", type=int)
 @setting("--seed", "seed", "Same seed, same model.", type=int)
 @click.option(
     "--out", type=click.Path(path_type=Path), default="model.seqbag", show_default=True, help="Model file to write."
 )
+@click.option("--resume", is_flag=True, help="Go on where an interrupted run of the same settings was.")
+@click.option(
+    "--work-dir",
+    type=click.Path(path_type=Path),
+    help="Folder for checkpoints.  [default: OUT.work, beside the output]",
+)
+@click.option("--checkpoint-every", type=float, default=120.0, show_default=True, help="Seconds, inside a pass.")
 @output_options
-def train(source: str, out: Path, threads: int, as_json: bool, quiet: bool, **options: Any) -> None:
+def train(
+    source: str, out: Path, resume: bool, work_dir: Path | None, checkpoint_every: float, threads: int, as_json: bool,
+    quiet: bool, **options: Any,
+) -> None:  # fmt: skip
     """Train a net on labelled rows and write a model file.
+
+    A run that was killed goes on with the same command and --resume, and ends with the same model to the byte.
 
     Without column options the label is the column `label`, and the input is found by type and usual name: lists
     `events` or `tokens`, text `message`, `text` or `line`, images `img` or `image`.
     """
+    from seqbag.checkpoint import Checkpoint
     from seqbag.store import check_writable, save
 
     names = {field.name for field in fields(TrainConfig)}
@@ -79,9 +94,15 @@ def train(source: str, out: Path, threads: int, as_json: bool, quiet: bool, **op
 
         opened = open_source(source, threads=threads, memory_bytes=memory // _READING_SHARE, **options)
         config = TrainConfig.for_kind(opened.kind, **settings)
-        trained = _train(opened, config, progress)
-        columns = {name: getattr(opened, name, None) for name in ("kind", "input", "label")}
-        model_bytes = save(trained.model(columns), out)
+        identity = {**config.to_json(), "source": opened.fingerprint}
+        folder = work_dir or out.with_name(f"{out.name}.work")
+        with Checkpoint(folder, identity, checkpoint_every, resume) as checkpoint:
+            if checkpoint.unfinished and not resume:
+                progress.note(f"{folder} holds an interrupted run: --resume would go on with it; starting anew")
+            trained = _train(opened, config, progress, checkpoint)
+            columns = {name: getattr(opened, name, None) for name in ("kind", "input", "label")}
+            model_bytes = save(trained.model(columns), out)
+            checkpoint.clear()
     report = {**trained.report(), "model_bytes": model_bytes, "peak_memory_bytes": peak_memory()}
     if as_json:
         print_json(report)
@@ -89,7 +110,7 @@ def train(source: str, out: Path, threads: int, as_json: bool, quiet: bool, **op
         _summary(report, out)
 
 
-def _train(source: Source, config: TrainConfig, progress: Progress) -> Trained:
+def _train(source: Source, config: TrainConfig, progress: Progress, checkpoint: Checkpoint) -> Trained:
     from seqbag.trainer import train
 
     progress.note(source.describe())
@@ -98,10 +119,13 @@ def _train(source: Source, config: TrainConfig, progress: Progress) -> Trained:
     progress.note(
         f"{how}{config.layers} layer{'s' * (config.layers > 1)}, windows of {widths}, {config.filters} filters each"
     )
-    trained = train(source, config, progress)
+    trained = train(source, config, progress, checkpoint)
     replaced = getattr(source, "replaced", 0)
     if replaced:
         progress.note(f"{replaced:,} byte sequences that are not UTF-8 were replaced")
+    skipped = getattr(source, "skipped_row_groups", 0)
+    if skipped:
+        progress.note(f"{skipped:,} damaged row groups were left out")
     return trained
 
 

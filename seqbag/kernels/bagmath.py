@@ -25,7 +25,7 @@ def join_regions(pointers: Any, codes: Any, counts: Any, regions: int, out_point
         at = 0
         while at < len(keys):
             code = np.int32(keys[at] >> 32)
-            total = 0
+            total = np.int32(0)
             while at < len(keys) and np.int32(keys[at] >> 32) == code:
                 total += np.int32(keys[at] & 0xFFFFFFFF)
                 at += 1
