@@ -21,7 +21,7 @@ from seqbag.kernels.bitops import pooled_logarithms
 from seqbag.kernels.dense import Dense
 from seqbag.layer import Layer, Maps
 from seqbag.network import Network
-from seqbag.stages import BitStage, EmbeddedStage, PixelStage, Stage, TokenStage, bit_spans, tables_fit
+from seqbag.stages import BitStage, EmbeddedStage, PixelStage, Stage, TokenStage, bit_spans, pooled, tables_fit
 
 _SITES = 1 << 16  # sites, and rows, that go through the layers at once
 _ROWS = 1 << 12
@@ -97,12 +97,16 @@ class Engine:
         return np.concatenate([work(maps.part(int(start), int(stop))) for start, stop in pairwise(edges)])
 
     def _features(self, maps: Maps) -> Float32s:
-        axes = 1 if maps.grid is None else len(maps.grid)
+        axes = maps.axes
         out = np.empty((len(maps), sum(layer.features(axes) for layer in self._layers)), np.float32)
         column = 0
+        previous: Layer | None = None
         for layer, spans, stage in zip(self._layers, self._spans, self._stages, strict=True):
-            maps = stage(maps)
+            maps = stage(maps if previous is None else pooled(maps, previous.pooling))
+            previous = layer
             regions = layer.regions.count(axes)
+            if not regions:
+                continue
             lengths = maps.offsets[1:] - maps.offsets[:-1]
             segments = layer.regions.segments(maps.offsets, maps.grid)
             pooled_logarithms(

@@ -2,9 +2,10 @@
 
 Layout (format 1): one safetensors file, whose metadata has one entry `seqbag.packed`, JSON with sorted keys: format,
 version, weights (ternary, binary or float), activations (sign or float), config, classes, columns, report, layers
-(windows, strides, padding, regions, activation, filters: the number of each window) and hidden (units of the
-classifier, 0 for none). Bits fill bytes from the lowest: bit i of a row is `row[i // 8] >> (i % 8) & 1`, and bits after
-the last are 0. A layer's inputs are numbered as in a model file: place in the window first, then channel. Tensors:
+(windows, strides, padding, regions, pooling, activation, filters: the number of each window), hidden (units of the
+classifier, 0 for none) and shape (of an image, channels last; empty for sequences). Bits fill bytes from the lowest:
+bit i of a row is `row[i // 8] >> (i % 8) & 1`, and bits after the last are 0. A layer's inputs are numbered as in a
+model file: place in the window first, then channel. Tensors:
 
 | name                       | shape, dtype                       | what                                             |
 |----------------------------|------------------------------------|--------------------------------------------------|
@@ -73,6 +74,7 @@ def to_parts(model: Model, kind: Kind) -> tuple[dict[str, Any], Arrays]:
         "report": model.report,
         "layers": [_describe(layer) for layer in network.layers],
         "hidden": network.classifier.hidden,
+        "shape": list(network.shape),
     }
     arrays: Arrays = {}
     if network.lookup is not None:
@@ -103,6 +105,7 @@ def _describe(layer: Layer) -> dict[str, Any]:
         "strides": [list(patcher.stride) for patcher in layer.patchers],
         "padding": layer.patchers[0].padding,
         "regions": str(layer.regions),
+        "pooling": list(layer.pooling),
         "activation": layer.activation,
         "filters": [len(bias) for bias in layer.biases],
     }
@@ -156,18 +159,21 @@ def from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
     columns = dict(description["columns"])
     image = one_of(columns["kind"], ("text", "tokens", "image")) == "image"
     lookup = None if image else _lookup(arrays, config.vocabulary)
+    shape = tuple(size(length) for length in description["shape"])
     layers: list[Layer] = []
-    inputs = 0
+    inputs = shape[-1] if shape else 0
     for number, values in enumerate(description["layers"]):
         layers.append(read_layer(number, values, arrays, kind, size(config.dims) if lookup is not None else 0, inputs))
         inputs = layers[-1].channels
+    if shape and (lookup is not None or len(shape) != len(layers[0].patchers[0].window) + 1):
+        raise ValueError("the shape of images does not fit the input")
     first = layers[0]
     if lookup is not None and (first.embedding is None or len(first.embedding) != max(int(lookup.max()), 1) + 1):
         raise ValueError("the embedding has other rows than there are tokens")
     features = sum(layer.features(len(layer.patchers[0].window)) for layer in layers)
     classifier = read_classifier(arrays, kind, features, size(description["hidden"], 0), len(classes))
     texts = [] if lookup is None else [f"#{token}" for token in arrays["tokens.ids"].tolist()]
-    network = PackedNetwork(config, classes, lookup, layers, classifier)
+    network = PackedNetwork(config, classes, lookup, layers, classifier, shape)
     return Model(network, columns, dict(description["report"]), texts)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag.batch import Float32s, Int32s, Int64s
-from seqbag.kernels.bitops import PANEL, SITES, WORD, convolve, pack_signs
+from seqbag.kernels.bitops import PANEL, SITES, WORD, any_bits, convolve, pack_signs
 from seqbag.kernels.tokenbits import convolve_tokens, look_up_windows
 from seqbag.layer import Layer, Maps
 from seqbag.patches import Index, Patcher
@@ -130,6 +130,18 @@ class PixelStage:
         edges = np.cumsum([0, *(len(bias) for bias in self._layer.biases)])
         groups = [pack(active.values[:, first:last]) for first, last in pairwise(edges)]
         return Maps(np.concatenate(groups, axis=1), active.offsets, active.grid)
+
+
+def pooled(maps: Maps, pooling: tuple[int, ...]) -> Maps:
+    """A layer's bits as the next layer takes them: of the sites that become one, whether any is set."""
+    if not pooling or maps.grid is None:
+        return maps
+    pooler = Patcher(pooling, pooling, "valid")
+    index, grid = pooler.grid_index(maps.grid), pooler.out_shape(maps.grid)
+    words = maps.values.shape[1]
+    out = np.empty((len(maps), len(index), words), np.uint64)
+    any_bits(maps.values.reshape(len(maps), prod(maps.grid), words), index, out)
+    return Maps(out.reshape(-1, words), np.arange(len(maps) + 1, dtype=np.int64) * len(index), grid)
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,9 @@ def read_layer(number: int, values: dict[str, Any], arrays: Arrays, kind: Kind, 
     activation = one_of(values["activation"], tuple(head.ACTIVATIONS))
     if (activation == "sign") != (kind.activations == "sign"):
         raise ValueError(f"layer {number + 1} has the activation {activation}")
+    pooling = tuple(map(size, values["pooling"]))
+    if pooling and (dims or len(pooling) != len(patchers[0].window)):
+        raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
     embedding = _embedding(arrays, kind, dims) if dims and number == 0 else None
     plain = number == 0 and embedding is None
     weights, biases = [], []
@@ -46,12 +49,12 @@ def read_layer(number: int, values: dict[str, Any], arrays: Arrays, kind: Kind, 
         channels = inputs if embedding is None else embedding.shape[1]
         name = (f"layers.{number}", group)
         if kind.weights == "float" or plain:
-            w, b = _float_filters(arrays, name, size(filters), None if plain else channels, prod(patcher.window))
+            w, b = _float_filters(arrays, name, size(filters), channels or None, prod(patcher.window))
         else:
             w, b = _whole_filters(arrays, name, size(filters), channels * prod(patcher.window), kind)
         weights.append(w)
         biases.append(b)
-    return Layer(patchers, tuple(weights), tuple(biases), activation, regions, embedding)
+    return Layer(patchers, tuple(weights), tuple(biases), activation, regions, embedding, pooling)
 
 
 def _embedding(arrays: Arrays, kind: Kind, dims: int) -> Float32s:

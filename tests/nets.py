@@ -52,14 +52,16 @@ def token_network(seed=0, dims=10, filters=7, widths=(1, 3), regions="tail:3,1",
     return Network(config, ("no", "yes", "zebra"), lookup, stack, classifier_of(rng, features, 5, 3))
 
 
-def image_network(seed=0, filters=5, regions="grid:2", channels=3, window=(3, 3), padding="same", hidden=0):
-    """A net over pixels: a float layer, then two of bits."""
+def image_network(
+    seed=0, filters=5, regions="grid:2", channels=3, window=(3, 3), padding="same", hidden=0, pooling=(), first="none"
+):
+    """A net over pixels: a float layer, whose maps are pooled, then two of bits."""
     rng = np.random.default_rng(seed)
     config = TrainConfig(filters=filters, layers=3, activation="sign", hidden=hidden)
     weights = rng.standard_normal((int(np.prod(window)) * channels, filters)).astype(np.float32)
     bias = rng.standard_normal(filters).astype(np.float32)
     patcher = Patcher(window, (1,) * len(window), padding)
-    first = Layer((patcher,), (weights,), (bias,), "sign", Regions.parse(regions))
-    stack = [first] + [layer_of(rng, [window], filters, regions, filters, padding) for _ in range(2)]
+    pixels = Layer((patcher,), (weights,), (bias,), "sign", Regions.parse(first), pooling=pooling)
+    stack = [pixels] + [layer_of(rng, [window], filters, regions, filters, padding) for _ in range(2)]
     features = sum(layer.features(len(window)) for layer in stack)
     return Network(config, ("cat", "dog"), None, stack, classifier_of(rng, features, hidden, 2))

@@ -108,9 +108,12 @@ def test_a_long_line_and_many_lines_are_counted_in_full(monkeypatch):
 
 
 @pytest.mark.parametrize("padding", ["same", "valid"])
-@pytest.mark.parametrize("window", [(3, 3), (2, 3, 2)])
-def test_features_of_images_are_those_of_the_float_net(window, padding):
-    network = image_network(window=window, padding=padding)
+@pytest.mark.parametrize(
+    ("window", "pooling"), [((3, 3), ()), ((2, 2), (2, 1)), ((2, 3, 2), ()), ((2, 2, 2), (1, 2, 2))]
+)
+@pytest.mark.parametrize("first", ["none", "whole"])
+def test_features_of_images_are_those_of_the_float_net(window, pooling, first, padding):
+    network = image_network(window=window, padding=padding, pooling=pooling, first=first)
     shape = (4, 9, 8, 3) if len(window) == 2 else (4, 6, 8, 7, 3)
     column = ImageColumn(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
     maps = network.encode(column)

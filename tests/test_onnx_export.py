@@ -52,9 +52,13 @@ def test_sequences(activation, regions, layers, widths, padding):
 
 
 @pytest.mark.parametrize("regions", ["whole", "grid:1", "grid:3"])
-@pytest.mark.parametrize("hidden", [0, 4])
-def test_images(regions, hidden):
-    network = image_network(regions=regions, hidden=hidden)
+@pytest.mark.parametrize(
+    ("hidden", "activation", "pooling"), [(0, "sign", (2, 2)), (4, "relu", (2, 1)), (4, "sign", ())]
+)
+def test_images(regions, hidden, activation, pooling):
+    network = image_network(regions=regions, hidden=hidden, pooling=pooling)
+    network.layers[1:] = [dataclasses.replace(layer, pooling=pooling) for layer in network.layers[1:]]
+    network.layers[:] = [dataclasses.replace(layer, activation=activation) for layer in network.layers]
     pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 7, 3)).astype(np.uint8)
     (logits,) = session(network, "image").run(["logits"], {"pixels": pixels})
     expected = network.logits(ImageColumn(pixels))

@@ -76,7 +76,7 @@ def test_a_packed_net_gives_what_the_quantised_net_gave(place, kind):
 @pytest.mark.parametrize("kind", SIGNS)
 @pytest.mark.parametrize("hidden", [0, 4])
 def test_images_keep_their_first_layer_in_floats(place, kind, hidden):
-    network = quantise(image_network(hidden=hidden), kind)
+    network = dataclasses.replace(quantise(image_network(hidden=hidden, pooling=(2, 2)), kind), shape=PIXELS.shape[1:])
     loaded = read(place, to_bytes(model_of(network, "image"), kind))
     column = ImageColumn(PIXELS)
     np.testing.assert_array_equal(
@@ -92,7 +92,7 @@ def test_the_bytes_are_those_documented(data):
     }  # fmt: skip
     assert description["layers"][1] == {
         "windows": [[1], [3]], "strides": [[1], [1]], "padding": "same", "regions": "tail:3,1", "activation": "sign",
-        "filters": [7, 7],
+        "filters": [7, 7], "pooling": [],
     }  # fmt: skip
     weights, bias = network.layers[1].weights[1], network.layers[1].biases[1]
     for f in range(7):
@@ -152,10 +152,11 @@ def refused(place, description, arrays):
 LIES = {
     "weights": "quaternary", "activations": 3, "classes": ["one"], "layers": [], "hidden": -1,
     "columns": {"kind": "sound"}, "report": 7, "config": {"dims": 0}, "format": 2,
+    "shape": [32, 32, 3],
 }  # fmt: skip
 LAYER_LIES = {
     "windows": [[1], [2**40]], "strides": [[1], [0]], "padding": "circular", "regions": "tail:99999999",
-    "activation": "relu", "filters": [7],
+    "activation": "relu", "filters": [7], "pooling": [2],
 }  # fmt: skip
 
 

@@ -26,6 +26,8 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag.errors import UsageError
+from seqbag.features import takes_means
+from seqbag.head import ACTIVATIONS
 
 if TYPE_CHECKING:
     from seqbag.classifier import Classifier
@@ -135,7 +137,10 @@ def _convolve(graph: _Graph, layer: Layer, values: str) -> str:
 
 
 def _next_input(graph: _Graph, layer: Layer, active: str) -> str:
-    """Signs are -1 and +1 to the next layer."""
+    """Maps are pooled between layers, and signs are -1 and +1 to the next."""
+    if layer.pooling:
+        operator = "MaxPool" if layer.activation == "sign" else "AveragePool"
+        active = graph.add(operator, active, kernel_shape=layer.pooling, strides=layer.pooling)
     if layer.activation != "sign":
         return active
     twice = graph.add("Add", active, active)
@@ -180,20 +185,21 @@ def _pool_sequence(graph: _Graph, layer: Layer, active: str, place: str, column:
 def _image(graph: _Graph, layers: list[Layer]) -> str:
     """Features (n, d) of pixels."""
     values = graph.add("Transpose", graph.to_float("pixels"), perm=[0, 3, 1, 2])
-    sizes = [
-        graph.add("Squeeze", graph.add("Shape", "pixels", start=axis, end=axis + 1), graph.constant(np.array([0])))
-        for axis in (1, 2)
-    ]
     features = []
     for layer in layers:
         active = _convolve(graph, layer, values)
-        features += _pool_image(graph, layer, active, sizes)
+        if layer.regions.kind != "none":
+            features += _pool_image(graph, layer, active)
         values = _next_input(graph, layer, active)
     return graph.halves(graph.add("Concat", *features, axis=1))
 
 
-def _pool_image(graph: _Graph, layer: Layer, active: str, sizes: list[str]) -> list[str]:
+def _pool_image(graph: _Graph, layer: Layer, active: str) -> list[str]:
     """Features of each cell of the grid, row by row, then of the cells' sizes."""
+    sizes = [
+        graph.add("Squeeze", graph.add("Shape", active, start=axis, end=axis + 1), graph.constant(np.array([0])))
+        for axis in (2, 3)
+    ]
     cells = layer.regions.sizes[0] if layer.regions.kind == "grid" else 1
     rows, columns = (_cells(graph, size, cells) for size in sizes)
     by_column = graph.add("Transpose", graph.add("MatMul", active, columns), perm=[0, 1, 3, 2])  # (n, c, cells, height)
@@ -203,6 +209,9 @@ def _pool_image(graph: _Graph, layer: Layer, active: str, sizes: list[str]) -> l
     rows_in_batch = graph.add("Shape", active, start=0, end=1)
     shape = graph.add("Concat", rows_in_batch, graph.constant(np.array([cells * cells])), axis=0)
     lengths = graph.add("Expand", graph.signed_logarithm(area, "relu"), shape)
+    if takes_means(layer.regions, ACTIVATIONS[layer.activation]):
+        one = graph.constant(np.float32(1))
+        return [graph.add("Div", flat, graph.add("Max", area, one)), lengths]
     return [graph.signed_logarithm(flat, layer.activation), lengths]
 
 

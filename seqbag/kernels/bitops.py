@@ -227,6 +227,18 @@ def pooled_logarithms(
 
 
 @njit(cache=True, nogil=True)
+def any_bits(sites: Any, index: Any, out: Any) -> None:
+    """out (n, out_sites, words): the OR of sites (n, in_sites, words) over index (out_sites, m), none of it padding."""
+    for example in range(len(sites)):
+        for site in range(len(index)):
+            for k in range(sites.shape[2]):
+                word = sites[example, index[site, 0], k]
+                for j in range(1, index.shape[1]):
+                    word |= sites[example, index[site, j], k]
+                out[example, site, k] = word
+
+
+@njit(cache=True, nogil=True)
 def pack_signs(values: Any, bits: Any) -> None:
     """Set bit c of bits (sites, words) uint64 where values (sites, channels) are above zero; the rest are cleared."""
     for site in range(len(values)):
