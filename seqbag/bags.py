@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from seqbag.batch import Int32s, Int64s
 from seqbag.errors import UsageError
-from seqbag.kernels.bagmath import join_regions, select_bags
+from seqbag.kernels.bagmath import join_regions, mark_codes, select_bags
 from seqbag.kernels.counting import add_examples, add_labels, rehash
 
 Halves = npt.NDArray[np.float16]
@@ -122,6 +122,24 @@ class Bags:
         """(size,) int64: the rows each bag stands for."""
         pointers, _, counts = self.label_counts()
         return np.diff(np.concatenate([[0], np.cumsum(counts)])[pointers])
+
+    def used(self, group: int, codes: int) -> npt.NDArray[np.bool_]:
+        """(codes,) which of a group's codes occur."""
+        marks = np.zeros(codes, np.bool_)
+        mark_codes(self.pointers, self.codes, self.spans, group * self.regions, self.regions, marks)
+        return marks
+
+    def split(self, classes: npt.NDArray[np.bool_]) -> Self:
+        """Take the rows of some classes, those for which classes (all,) is true, out of here and into other bags."""
+        pointers, labels, counts = self.label_counts()
+        owners = np.repeat(np.arange(self.size), np.diff(pointers))
+        taken = classes[labels]
+        part = copy.deepcopy(self)
+        for bags, nodes in ((part, taken), (self, ~taken)):
+            chosen, owner = np.unique(owners[nodes], return_inverse=True)
+            bags._keep(chosen)
+            bags._set_labels(owner, labels[nodes], counts[nodes])
+        return part
 
     def coarsen(self) -> None:
         """Make all segments of an example one region, in place. Bags that become equal stay apart."""

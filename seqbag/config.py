@@ -32,7 +32,8 @@ class TrainConfig:
     windows: widths side by side in a layer; filters: per width; codebook: distinct windows kept (exact, first layer)
     and centroids (k-means, later layers), None for the defaults; regions: None to choose on held-out rows; epochs: None
     to choose by the number of rows; memory: bytes; dims: of a token's embedding; hidden: units in each classifier;
-    balance: classes weigh frequency ** -balance; bag_clusters: clusters of bags to train on, None for the bags
+    smoothing: of labels, None for 5 % on few rows, falling to nothing on many; balance: classes weigh
+    frequency ** -balance; bag_clusters: clusters of bags to train on, None for the bags
     themselves as long as they fit the memory.
 
     For images: polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
@@ -44,14 +45,14 @@ class TrainConfig:
     dims: int = 64
     layers: int = 1
     windows: tuple[int, ...] = (1, 3)
-    filters: int = 64
+    filters: int = 96
     codebook: int | None = None
     regions: str | None = None
     activation: Activation = "relu"
     hidden: int = 128
     epochs: int | None = None
     dropout: float = 0.0
-    smoothing: float = 0.0
+    smoothing: float | None = None
     decay: float = 0.0
     balance: float = 0.0
     polish: int = 0
@@ -85,7 +86,7 @@ class TrainConfig:
         if self.vocabulary > 2**24:
             raise UsageError(f"vocabulary is {self.vocabulary}: it must be {2**24} or less")
         for name in ("dropout", "smoothing", "valid_fraction"):
-            if not 0 <= getattr(self, name) < 1:
+            if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"{option} is {getattr(self, name)}: it must be at least 0 and below 1")
         if self.memory < 200 * 10**6:
@@ -95,6 +96,10 @@ class TrainConfig:
     def for_kind(cls, kind: InputKind, **chosen: Any) -> Self:
         """The defaults for a kind of input, with what was chosen instead. Raises UsageError."""
         return cls(**{**(_IMAGE_DEFAULTS if kind == "image" else {}), **chosen})
+
+    def smoothing_for(self, rows: int) -> float:
+        """Label smoothing for a number of rows: it keeps classes of one or two rows from being learned by heart."""
+        return min(0.05, 1000 / max(rows, 1)) if self.smoothing is None else self.smoothing
 
     def to_json(self) -> dict[str, Any]:
         """As plain JSON values."""

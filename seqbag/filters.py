@@ -48,7 +48,8 @@ class Filters(Protocol):
 class TokenFilters:
     """Filters over windows of tokens, through one embedding for all groups.
 
-    parameters: embedding (tokens, dims), row 0 = padding, always zero; filters.g (width * dims, F); bias.g (F,).
+    parameters: embedding (tokens, dims), rows 0 (padding) and 1 (any token not seen in training) always zero; filters.g
+    (width * dims, F); bias.g (F,).
     Token by token a filter is a table look-up, so each window costs `width` additions a filter, not width * dims.
     """
 
@@ -58,7 +59,7 @@ class TokenFilters:
     ) -> None:  # fmt: skip
         self.dims, self.widths, self.workers, self.quantise = dims, widths, workers, quantise
         self.parameters: Parameters = {"embedding": rng.standard_normal((tokens, dims), np.float32)}
-        self.parameters["embedding"][0] = 0
+        self.parameters["embedding"][:2] = 0
         for group, width in enumerate(widths):
             self.parameters[f"filters.{group}"] = rng.standard_normal((width * dims, filters), np.float32)
             self.parameters[f"filters.{group}"] /= np.float32(np.sqrt(width * dims))
@@ -86,7 +87,7 @@ class TokenFilters:
         change = np.zeros((len(rows), self.dims), np.float32)
         for table, block in zip(tables, weights, strict=True):
             change += table @ block.T
-        change[rows == 0] = 0
+        change[rows < 2] = 0
         self._add_rows(rows, change, into)
 
     def frozen(self, group: int) -> tuple[Float32s, Float32s]:

@@ -98,7 +98,7 @@ class Fitter:
         progress.begin(task, schedule.epochs, "epochs")
         accuracy = head.fit(
             counts.bags, counts.held_out, schedule, self.rng, self.class_weights(counts.bags, head.classifier.classes),
-            self.config.smoothing, self.config.decay, report,
+            self.config.smoothing_for(counts.bags.rows), self.config.decay, report,
         )  # fmt: skip
         progress.end()
         return accuracy

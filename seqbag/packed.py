@@ -10,8 +10,8 @@ model file: place in the window first, then channel. Tensors:
 | name                       | shape, dtype                       | what                                             |
 |----------------------------|------------------------------------|--------------------------------------------------|
 | tokens.ids                 | (tokens - 2,) int32, rising        | hashed id of embedding row i + 2                 |
-| layers.0.embedding         | (tokens - 1, ceil(dims / 8)) uint8 | row i + 1 as bits, 1 for +1, 0 for -1; row 0     |
-|                            |                                    | (padding) is all zero, row 1 any other token     |
+| layers.0.embedding         | (tokens - 2, ceil(dims / 8)) uint8 | row i + 2 as bits, 1 for +1, 0 for -1; rows 0    |
+|                            |                                    | (padding) and 1 (any other token) are all zero   |
 | layers.L.sign.G            | (filters, ceil(inputs / 8)) uint8  | bits, 1 where the weight is above 0              |
 | layers.L.mask.G            | the same                           | ternary only: bits, 0 where the weight is 0      |
 | layers.L.threshold.G       | (filters,) int32                   | active where the sum is above it                 |
@@ -117,7 +117,7 @@ def _pack(layer: Layer, number: int, kind: Kind) -> Arrays:
     signs = kind.activations == "sign"
     if layer.embedding is not None:
         whole = signs and filters != "float"
-        arrays["embedding"] = pack_bits(layer.embedding[1:] > 0) if whole else layer.embedding
+        arrays["embedding"] = pack_bits(layer.embedding[2:] > 0) if whole else layer.embedding
     for group, (weights, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
         if filters == "float":
             arrays[f"weights.{group}"], arrays[f"bias.{group}"] = weights, bias

@@ -23,6 +23,7 @@ from seqbag.regions import Regions
 
 BATCH_ROWS = 8192
 _MOST_CLASSES = 65_536
+_KEPT_ROWS = 2  # of a class that are trained on before one is held out
 
 
 class ClassIndex:
@@ -157,6 +158,18 @@ class LayerCounts:
     held_out: Bags
     budget: int = 1 << 62
     patches: int = 0
+
+    def train_rare(self, classes: int) -> npt.NDArray[np.bool_]:
+        """Train on all rows of classes that have fewer than two rows outside those held out. Returns those classes.
+
+        A random tenth would take away the only row of some classes, which then could not be learned at all.
+        """
+        _, labels, counts = self.bags.label_counts()
+        rare = np.bincount(labels, counts, minlength=classes) < _KEPT_ROWS
+        if self.held_out.size and rare.any():
+            same = [np.arange(len(book.counts), dtype=np.int32) for book in self.codebooks]
+            self.bags.merge(self.held_out.split(rare), same)
+        return rare
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The state, for a file."""

@@ -72,7 +72,9 @@ class Polisher:
         progress.begin(task, config.polish, "epochs")
         schedule = Schedule(config.polish, BATCH, RATE)
         rows = int(self.rows * (1 - config.valid_fraction))
-        accuracy = polish.fit(self._blocks(), rows, schedule, class_weights, config.smoothing, config.decay, report)
+        accuracy = polish.fit(
+            self._blocks(), rows, schedule, class_weights, config.smoothing_for(rows), config.decay, report
+        )
         progress.end()
         frozen = [filters.frozen(group) for group in range(len(patchers))]
         weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)

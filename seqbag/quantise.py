@@ -118,10 +118,10 @@ def _whole(layer: Layer, before: Layer, known: list[tuple[Int32s, Int64s]]) -> L
 
 
 def _signs(embedding: Float32s) -> tuple[Float32s, np.float32]:
-    """Signs of the embedding's rows, padding (row 0) staying zero, and the mean magnitude they stand for."""
+    """Signs of the embedding's rows, padding and unknown tokens staying zero, and the magnitude they stand for."""
     signs = np.where(embedding < 0, np.float32(-1), np.float32(1))
-    signs[0] = 0
-    spread = np.abs(embedding[1:]).mean() if len(embedding) > 1 else np.float32(1)
+    signs[:2] = 0
+    spread = np.abs(embedding[2:]).mean() if len(embedding) > 2 else np.float32(1)
     return signs, np.float32(spread or 1)
 
 

@@ -35,7 +35,7 @@ from seqbag.progress import Progress, Silent
 from seqbag.projection import Moments, Projection
 from seqbag.regions import Regions
 from seqbag.store import Model, load, save
-from seqbag.tokens import Encoder, Spans, Vocabulary, mask_texts
+from seqbag.tokens import Encoder, Vocabulary, mask_texts
 from seqbag.whitening import pooling, whitening
 
 EXACT_CODES = 1 << 18
@@ -140,6 +140,7 @@ class _Trainer:
         self.sample = RowSample(_SAMPLE_ROWS, config.seed)
         self.index = ClassIndex()
         self.rows = 0
+        self.rare: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  # classes of which no row is held out
         self.fingerprint = source.fingerprint
         self.reports: list[LayerReport] = []
         self.network = Network(config, (), None)
@@ -194,7 +195,7 @@ class _Trainer:
         for first, rows in self._pass(0, "layer 1: counting windows", counts):
             labels = self.index.update(rows.labels, first)
             held = hold_out(first, len(rows), config.valid_fraction, config.seed)
-            maps = self._first_maps(rows, held)
+            maps = self._first_maps(rows)
             self.sample.update(maps, first)
             counts.update(maps, labels, held, np.empty((len(rows), 0), np.float16))
             self.rows += len(rows)
@@ -203,12 +204,13 @@ class _Trainer:
         classes, order = self.index.order()
         if counts.bags.rows == 0:
             raise DataError(f"all {self.rows} rows are held out: give a smaller --valid-fraction")
-        self.progress.note(f"{_listed(classes)}; {counts.held_out.rows:,} of {self.rows:,} rows held out")
         counts.bags.relabel(order)
         counts.held_out.relabel(order)
         self.network.classes = classes
-        self.network.lookup = self._lookup()
+        self.rare = counts.train_rare(len(classes))
+        self.network.lookup = self._lookup(counts)
         self._explain(counts)
+        self.progress.note(f"{_listed(classes)}; {counts.held_out.rows:,} of {self.rows:,} rows held out")
         return counts
 
     def _whiten(self) -> None:
@@ -221,27 +223,30 @@ class _Trainer:
             self.sample.update(self.network.encode(rows.input), first)
             self.rows += len(rows)
         self.network.classes, _ = self.index.order()
+        self.rare = np.zeros(len(self.network.classes), np.bool_)
         grid, activation = self.network.shape[:-1], self.config.activation
         patcher = Patcher((_WHITENED,) * len(grid), (1,) * len(grid), "same")
         sample = self.sample.maps()
         some = sample.part(0, min(len(sample), _WHITENING_ROWS))
         self.network.layers.append(whitening(some, patcher, activation, pooling(grid)))
 
-    def _first_maps(self, rows: Rows, held: npt.NDArray[np.bool_]) -> Maps:
-        """Hashed token ids of a batch; the tokens of training rows are counted and their text is learned."""
+    def _first_maps(self, rows: Rows) -> Maps:
+        """Hashed token ids of a batch; the tokens are counted and their text is learned."""
         assert not isinstance(rows.input, ImageColumn)
         ids, offsets, spans = self.encoder.locate(rows.input)
-        seen = np.repeat(~held, np.diff(offsets))
-        known = Spans(spans.data, spans.starts[seen], spans.sizes[seen], spans.folded)
-        self.vocabulary.update(ids[seen], known)
+        self.vocabulary.update(ids, spans)
         return Maps(ids, offsets)
 
-    def _lookup(self) -> Int32s:
-        """Embedding row of each hashed token id."""
+    def _lookup(self, counts: LayerCounts) -> Int32s:
+        """Embedding row of each hashed token id: tokens of held-out rows alone are as unknown as any other."""
         lookup = np.full(self.config.vocabulary, UNKNOWN, np.int32)
-        seen = np.flatnonzero(self.vocabulary.counts)
+        seen = np.zeros(self.config.vocabulary, np.bool_)
+        for group, book in enumerate(counts.codebooks):
+            assert isinstance(book, ExactCodebook)
+            seen[book.windows[counts.bags.used(group, book.size)]] = True
+        tokens = np.flatnonzero(seen[1:]) + 1
         lookup[0] = 0
-        lookup[seen] = np.arange(2, 2 + len(seen), dtype=np.int32)
+        lookup[tokens] = np.arange(2, 2 + len(tokens), dtype=np.int32)
         return lookup
 
     def _count_vectors(self, number: int) -> LayerCounts:
@@ -260,8 +265,8 @@ class _Trainer:
         counts = LayerCounts(patchers if books else (), books, regions, bags, held_bags, self._budget())
         polisher = self._polisher(sampled) if self.config.polish else None
         for first, batch in self._pass(number, f"layer {number + 1}: counting windows", counts, polisher is None):
-            held = hold_out(first, len(batch), self.config.valid_fraction, self.config.seed)
             labels = self._labels(batch, first)
+            held = self._held(first, labels)
             for part, forward in self._views(batch):
                 for view, (features, outputs) in enumerate(forward):
                     halves = features.astype(np.float16)
@@ -347,8 +352,8 @@ class _Trainer:
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
         fraction = min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
         for first, rows in self._pass(self.config.layers, "measuring", counts):
-            held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
             labels = self._labels(rows, first)
+            held = self._held(first, labels)
             used = drawn(first, len(rows), fraction, self.config.seed)
             if exact or fraction < 1:
                 chosen = np.flatnonzero(used & held if exact else used)
@@ -375,6 +380,10 @@ class _Trainer:
             return
         assert self.network.classifier is not None
         self.reports[-1].valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, refit)
+
+    def _held(self, first: int, labels: Int32s) -> npt.NDArray[np.bool_]:
+        """Which rows of a later pass are held out."""
+        return hold_out(first, len(labels), self.config.valid_fraction, self.config.seed) & ~self.rare[labels]
 
     def _labels(self, rows: Rows, first: int) -> Int32s:
         """Class numbers, sorted by name, of a later pass."""
@@ -415,7 +424,7 @@ class _Trainer:
         values = {
             "pass": number, "done": done, "rows": self.rows, "exact": self.exact, "counting": counts is not None,
             "numbers": list(self.index.numbers), "rng": self.rng.bit_generator.state,
-            "reports": [asdict(report) for report in self.reports],
+            "rare": np.flatnonzero(self.rare).tolist(), "reports": [asdict(report) for report in self.reports],
         }  # fmt: skip
         arrays = prefixed("vocabulary", self.vocabulary.arrays()) | prefixed("sample", self.sample.arrays())
         for group, windows in enumerate(self.trained.windows):
@@ -437,6 +446,7 @@ class _Trainer:
             network = load(self.checkpoint.network(values["pass"])).network
             for name in ("classes", "layers", "classifier", "lookup", "shape"):
                 setattr(self.network, name, getattr(network, name))
+            self.rare = np.isin(np.arange(len(network.classes)), values["rare"])
             groups = sum(name.startswith("windows.") for name in arrays)
             self.trained.windows = [arrays[f"windows.{group}"] for group in range(groups)]
             self.trained.window_counts = [arrays[f"window_counts.{group}"] for group in range(groups)]

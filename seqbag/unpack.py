@@ -61,11 +61,11 @@ def _embedding(arrays: Arrays, kind: Kind, dims: int) -> Float32s:
     name = "layers.0.embedding"
     if kind.weights == "float" or kind.activations == "float":
         embedding: Float32s = checked(arrays, name, np.float32, 2)
-        if embedding.shape[1] != dims or len(embedding) < 2 or embedding[0].any():
+        if embedding.shape[1] != dims or len(embedding) < 2 or embedding[:2].any():
             raise ValueError("the embedding does not fit")
         return embedding
     signs = np.where(_unpack_bits(arrays, name, len(arrays[name]), dims), np.float32(1), np.float32(-1))
-    return np.concatenate([np.zeros((1, dims), np.float32), signs])
+    return np.concatenate([np.zeros((2, dims), np.float32), signs])
 
 
 def _float_filters(

@@ -38,7 +38,7 @@ def test_json_is_the_whole_output(logs: Path, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert (report["rows"], report["classes"], report["model_bytes"]) == (600, 3, out.stat().st_size)
     assert list(report["layers"][0]) == [
-        "patches", "distinct", "codebook", "bags", "proxy_accuracy", "valid_accuracy", "seconds"
+        "patches", "distinct", "codebook", "bags", "clusters", "proxy_accuracy", "valid_accuracy", "seconds"
     ]  # fmt: skip
     assert report["valid_accuracy"] == report["layers"][0]["valid_accuracy"] > 0.9
 

@@ -37,6 +37,14 @@ def join_regions(pointers: Any, codes: Any, counts: Any, regions: int, out_point
 
 
 @njit(cache=True, nogil=True)
+def mark_codes(pointers: Any, codes: Any, spans: int, first: int, regions: int, marks: Any) -> None:
+    """Set marks[code] for every code that the bags hold in the `regions` spans from `first` on of each bag."""
+    for bag in range((len(pointers) - 1) // max(spans, 1)):
+        for e in range(pointers[bag * spans + first], pointers[bag * spans + first + regions]):
+            marks[codes[e]] = True
+
+
+@njit(cache=True, nogil=True)
 def select_bags(pointers: Any, codes: Any, counts: Any, spans: int, chosen: Any, out_pointers: Any) -> int:
     """Keep the bags in chosen (rising), moving their entries to the front, in place; returns the entries left."""
     end = 0
