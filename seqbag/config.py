@@ -21,7 +21,7 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "flips": True,
     "shift": 1,
     "smoothing": 0.1,
-    "memory": 6 * 10**9,
+    "memory": 75 * 10**8,
 }
 
 

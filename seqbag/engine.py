@@ -8,7 +8,7 @@ a first layer over pixels, which are no signs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
@@ -35,13 +35,13 @@ def _logarithm(counts: npt.NDArray[np.generic]) -> Float32s:
 _LOGARITHMS = _logarithm(np.arange(1 << 12))
 
 
+@dataclass
 class PackedNetwork(Network):
     """A net of signs and whole weights, run by the engine. Any other net runs as it is."""
 
-    @cached_property
-    def engine(self) -> Engine | None:
-        """None for a net with float weights or activations."""
-        return Engine(self) if all(map(is_whole, self.layers[_pixels(self) :])) else None
+    def __post_init__(self) -> None:
+        # None for a net with float weights or activations.
+        self.engine = Engine(self) if all(map(is_whole, self.layers[_pixels(self) :])) else None
 
     def features(self, maps: Maps) -> Float32s:
         return super().features(maps) if self.engine is None else self.engine.features(maps)

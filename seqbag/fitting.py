@@ -82,12 +82,20 @@ class Fitter:
             head.calibrate(counts.bags, counts.bags.size, self.rng)
         return head.accuracy(counts.held_out)
 
-    def classifier(self, counts: LayerCounts, classes: tuple[str, ...], task: str) -> tuple[Classifier, float]:
-        """A new classifier on true features, the dense part of the bags, and its accuracy on held-out rows."""
+    def classifier(
+        self, counts: LayerCounts, classes: tuple[str, ...], task: str, final: bool
+    ) -> tuple[Classifier, float]:
+        """A new classifier on true features, the dense part of the bags, and its accuracy on held-out rows.
+
+        final: it stays; otherwise it only tells how good the layers so far are, and a shorter training does.
+        """
         config = self.config
         made = Classifier(counts.bags.width, config.hidden, len(classes), self.rng, config.dropout)
         head = Head([], VectorFilters([], 0, self.rng), made, Regions("whole"), 1, "relu", self.workers)
-        self._run(head, counts, Schedule.for_rows(counts.bags.rows, config.epochs), task, self.progress)
+        schedule = Schedule.for_rows(counts.bags.rows, config.epochs)
+        if not final:
+            schedule = replace(schedule, epochs=-(-schedule.epochs // 3))
+        self._run(head, counts, schedule, task, self.progress)
         head.calibrate(counts.bags, counts.bags.size, self.rng)
         return made, head.accuracy(counts.held_out)
 

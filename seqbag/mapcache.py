@@ -1,25 +1,30 @@
-"""The maps that a layer is polished on, kept as float16, in each view (as they are, and mirrored)."""
+"""The maps that a layer is polished on, kept as float16, in each view (as they are, and mirrored).
+
+They serve twice: for the polish, and, once the layer is frozen, to make the next layer's maps from.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
 
+from seqbag.bags import Halves
 from seqbag.batch import ImageColumn, Int32s
 from seqbag.layer import Maps
 
 
 class MapCache:
-    """Maps of `rows` examples on one grid, with labels, and which of them are held out.
+    """Maps of `rows` examples on one grid, with labels, which of them are held out, and features of layers below.
 
-    halves: (rows * views, sites, channels), the bits of float16; view v of example e is at e * views + v. Room is made
-    at once and touched as it is filled.
+    halves: (rows * views, sites, channels), the bits of float16; view v of example e is at e * views + v. features:
+    (rows * views, width) float16. Room is made at once and touched as it is filled.
     """
 
-    def __init__(self, rows: int, views: int, grid: tuple[int, ...], channels: int) -> None:
+    def __init__(self, rows: int, views: int, grid: tuple[int, ...], channels: int, width: int = 0) -> None:
         self.views, self.grid, self.channels = views, grid, channels
         self.rows = 0
         self._halves = np.empty((rows * views, int(np.prod(grid)), channels), np.uint16)
+        self.features = np.empty((rows * views, width), np.float16)
         self._labels = np.empty(rows, np.int32)
         self._held = np.zeros(rows, np.bool_)
 
@@ -40,18 +45,27 @@ class MapCache:
     def held(self) -> npt.NDArray[np.bool_]:
         return self._held[: self.rows]
 
-    def update(self, views: list[Maps], labels: Int32s, held: npt.NDArray[np.bool_]) -> None:
-        """Add examples: their maps in each view."""
+    @property
+    def nbytes(self) -> int:
+        """Memory that it takes once it is full."""
+        return self._halves.nbytes + self.features.nbytes
+
+    def update(
+        self, views: list[Maps], labels: Int32s, held: npt.NDArray[np.bool_], features: list[Halves] | None = None
+    ) -> None:
+        """Add examples: their maps in each view, and features in each view."""
         stop = self.rows + len(labels)
+        for view, halves in enumerate(features or []):
+            self.features[self.rows * self.views + view : stop * self.views : self.views] = halves
         for view, maps in enumerate(views):
             values = maps.values.reshape(len(labels), -1, self.channels).astype(np.float16).view(np.uint16)
             self._halves[self.rows * self.views + view : stop * self.views : self.views] = values
         self._labels[self.rows : stop], self._held[self.rows : stop] = labels, held
         self.rows = stop
 
-    def maps(self, examples: npt.NDArray[np.intp]) -> Maps:
-        """The maps of some examples as they were, in float32."""
-        values = self.halves[examples * self.views].view(np.float16).astype(np.float32)
+    def maps(self, examples: npt.NDArray[np.intp], view: int = 0) -> Maps:
+        """The maps of some examples in one view, in float32."""
+        values = self.halves[examples * self.views + view].view(np.float16).astype(np.float32)
         offsets = np.arange(len(examples) + 1, dtype=np.int64) * values.shape[1]
         return Maps(values.reshape(-1, self.channels), offsets, self.grid)
 

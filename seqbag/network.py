@@ -67,9 +67,9 @@ class Network:
             return np.empty((0, sum(layer.features(maps.axes) for layer in self.layers)), np.float32)
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
-    def forward(self, maps: Maps) -> tuple[Float32s, Maps]:
-        """Pooled features of all layers, and the last layer's output as the next layer's input."""
-        pieces = [self._features(part) for _, part in maps.parts(_SITES)] or [self._features(maps)]
+    def forward(self, maps: Maps, first: int = 0) -> tuple[Float32s, Maps]:
+        """Pooled features of the layers from `first` on, whose input maps are; and the input of a next layer."""
+        pieces = [self._features(part, first) for _, part in maps.parts(_SITES)] or [self._features(maps, first)]
         features, outputs = [piece[0] for piece in pieces], [piece[1] for piece in pieces]
         lengths = np.concatenate([np.diff(output.offsets) for output in outputs])
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
@@ -88,9 +88,9 @@ class Network:
         """(n, classes) float32, rows sum to 1."""
         return softmax(self.logits(column))
 
-    def _features(self, maps: Maps) -> tuple[Float32s, Maps]:
+    def _features(self, maps: Maps, first: int = 0) -> tuple[Float32s, Maps]:
         features = [np.empty((len(maps), 0), np.float32)]
-        for layer in self.layers:
+        for layer in self.layers[first:]:
             activations = layer.forward(maps)
             if layer.regions.kind != "none":
                 features.append(

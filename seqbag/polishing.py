@@ -26,7 +26,7 @@ from seqbag.regions import Regions
 BATCH = 128
 RATE = 5e-3
 Column = TextColumn | TokensColumn | ImageColumn
-_CACHE_SHARE = 0.6  # of the memory, for maps that are kept
+_CACHE_SHARE = 0.9  # of the memory, for maps that are kept
 _BLOCK_SHARE = 0.3  # of the memory, for a block of maps that are made again each epoch
 _FIT_WINDOWS = 1 << 14  # sampled windows that the inputs are standardised by
 
@@ -39,16 +39,21 @@ class Polisher:
 
     def __init__(
         self, source: Source, config: TrainConfig, network: Network, rows: int, sample: Maps,
-        labels: Callable[[Rows, int], Int32s],
+        labels: Callable[[Rows, int], Int32s], beside: int,
     ) -> None:  # fmt: skip
-        """sample: maps of some rows, as the layer takes them; rows: of the source; labels: classes of a batch."""
+        """sample: maps of some rows, as the layer takes them; rows: of the source; labels: classes of a batch.
+
+        beside: bytes of the cache of the layer below, which is there as long as this one is filled.
+        """
         assert sample.grid is not None
         self.source, self.config, self.network, self.rows, self.grid = source, config, network, rows, sample.grid
         self.channels, self.labels = sample.values.shape[1], labels
         self._sample = sample.part(0, min(len(sample), max(1, _FIT_WINDOWS // int(np.prod(sample.grid)))))
-        views = 2 if config.flips else 1
-        room = MapCache.bytes_needed(rows, views, self.grid, self.channels) <= _CACHE_SHARE * config.memory
-        self.keep = MapCache(rows, views, self.grid, self.channels) if room else None
+        views, width = 2 if config.flips else 1, sum(layer.features(sample.axes) for layer in network.layers)
+        need = MapCache.bytes_needed(rows, views, self.grid, self.channels)
+        room = _CACHE_SHARE * config.memory
+        self.crowded = room < need + beside  # so that the cache of the layer below has to go
+        self.keep = MapCache(rows, views, self.grid, self.channels, width) if need <= room else None
 
     def run(
         self, patchers: tuple[Patcher, ...], start: Layer | None, class_weights: Float32s, workers: Workers,

@@ -20,8 +20,8 @@ Words: TypeAlias = npt.NDArray[np.uint64]
 
 _TABLE_BYTES = 1 << 26  # of a layer's look-up tables; a larger vocabulary is convolved bit by bit
 _WINDOW_BYTES = 1 << 22  # of the bits of every window there is
-_SLOTS = 1 << 12  # windows remembered in a batch
-_MANY_SUMS = 12  # additions of 64 sums from which on remembering a window is cheaper than adding again
+_SLOTS = 1 << 14  # windows remembered in a batch
+_MANY_SUMS = 6  # additions of 64 sums from which on remembering a window is cheaper than adding again
 _FEW_SITES = 1 << 12  # in a batch this small, windows hardly repeat
 
 

@@ -26,6 +26,7 @@ from seqbag.errors import DataError
 from seqbag.fitting import UNKNOWN, Fitter
 from seqbag.kmeans import KMeans
 from seqbag.layer import Maps, embed
+from seqbag.mapcache import MapCache
 from seqbag.network import Network
 from seqbag.parallel import Workers
 from seqbag.passes import ClassIndex, LayerCounts, RowSample, drawn, hold_out, stream, take
@@ -43,6 +44,7 @@ KMEANS_CODES = 2048
 _SAMPLE_ROWS = 4096
 _SAMPLE_SITES = 1 << 16  # of the sampled rows that are clustered
 _SITES = 1 << 14  # sites whose activations are held at once
+_CACHED_ROWS = 256  # rows of a cache that go through a layer at once
 _PROJECTED = 64
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
@@ -145,6 +147,7 @@ class _Trainer:
         self.reports: list[LayerReport] = []
         self.network = Network(config, (), None)
         self.polisher: Polisher | None = None
+        self.kept: MapCache | None = None  # the input of the newest layer
         self.fitter = Fitter(config, self.rng, workers, self.progress)
 
     def run(self) -> Trained:
@@ -263,45 +266,69 @@ class _Trainer:
         dense = sum(layer.features(axes) for layer in self.network.layers)
         bags, held_bags = (Bags(len(books), regions.count(axes), dense) for _ in range(2))
         counts = LayerCounts(patchers if books else (), books, regions, bags, held_bags, self._budget())
-        polisher = self._polisher(sampled) if self.config.polish else None
-        for first, batch in self._pass(number, f"layer {number + 1}: counting windows", counts, polisher is None):
-            labels = self._labels(batch, first)
-            held = self._held(first, labels)
-            for part, forward in self._views(batch):
-                for view, (features, outputs) in enumerate(forward):
-                    halves = features.astype(np.float16)
-                    counts.update(outputs, labels[part], held[part], halves, training_only=view > 0)
-                if polisher is not None and polisher.keep is not None:
-                    polisher.keep.update([maps for _, maps in forward], labels[part], held[part])
-        self.polisher = polisher
+        if self.config.polish:
+            beside = self.kept.nbytes if self.kept is not None else 0
+            self.polisher = Polisher(self.source, self.config, self.network, self.rows, sampled, self._labels, beside)
+            if self.polisher.crowded and self.polisher.keep is not None:
+                self.kept = None
+        keep = self.polisher.keep if self.polisher is not None else None
+        for labels, held, forward in self._forwarded(number, f"layer {number + 1}: counting windows", counts):
+            halves = [features.astype(np.float16) for features, _ in forward]
+            for view, (_, outputs) in enumerate(forward):
+                counts.update(outputs, labels, held, halves[view], training_only=view > 0)
+            if keep is not None:
+                keep.update([maps for _, maps in forward], labels, held, halves)
         return counts
 
-    def _views(self, batch: Rows) -> Iterator[tuple[slice, list[tuple[Float32s, Maps]]]]:
-        """Part by part of a batch: what the network makes of it, in each view of the images."""
-        columns = views(batch.input, self.config.flips)
-        inputs = [self.network.encode(column).parts(self._most(_SITES)) for column in columns]
-        for start in range(0, len(inputs[0]), self.config.threads):
-            jobs = [
-                (part, view)
-                for part in range(start, min(start + self.config.threads, len(inputs[0])))
-                for view in range(len(inputs))
-            ]
-            done: dict[tuple[int, int], tuple[Float32s, Maps]] = {}
+    def _forwarded(
+        self, number: int, task: str, counts: LayerCounts, fraction: float = 1.0
+    ) -> Iterator[tuple[Int32s, npt.NDArray[np.bool_], list[tuple[Float32s, Maps]]]]:
+        """A fraction of the rows, part by part: labels, which are held out, and what the network makes of each view.
 
-            def work(first: int, last: int, jobs: Any = jobs, done: Any = done) -> None:
-                for part, view in jobs[first:last]:
-                    done[part, view] = self.network.forward(inputs[view][part][1])
+        From the cache of the newest layer's input if there is one, else from the source.
+        """
+        kept, self.kept = self.kept, None
+        if kept is None:
+            for first, batch in self._pass(number, task, counts, self.polisher is None):
+                labels = self._labels(batch, first)
+                chosen = np.flatnonzero(drawn(first, len(batch), fraction, self.config.seed))
+                held, labels = self._held(first, labels)[chosen], labels[chosen]
+                columns = views(batch.input, self.config.flips)
+                inputs = [take(self.network.encode(column), chosen).parts(self._most(_SITES)) for column in columns]
+                for start in range(0, len(inputs[0]), self.config.threads):
+                    several = slice(start, start + self.config.threads)
+                    done = self._forward([maps for view in inputs for _, maps in view[several]], 0)
+                    for at, (rows, _) in enumerate(inputs[0][several]):
+                        yield labels[rows], held[rows], done[at :: len(inputs[0][several])]
+            return
+        self.progress.begin(task, kept.rows, "rows")
+        for part in np.array_split(np.arange(kept.rows), -(-kept.rows // _CACHED_ROWS)):
+            pieces = np.array_split(part, self.config.threads)
+            inputs_kept = [kept.maps(piece, view) for view in range(kept.views) for piece in pieces]
+            done = self._forward(inputs_kept, len(self.network.layers) - 1)
+            for at, piece in enumerate(pieces):
+                forward = [
+                    (np.concatenate([kept.features[piece * kept.views + view], features], axis=1), maps)
+                    for view, (features, maps) in enumerate(done[at :: len(pieces)])
+                ]
+                yield kept.labels[piece], kept.held[piece], forward
+            self.progress.advance(len(part))
+        self.progress.end()
 
-            self.workers.split(len(jobs), work)
-            for part in sorted({part for part, _ in jobs}):
-                yield inputs[0][part][0], [done[part, view] for view in range(len(inputs))]
+    def _forward(self, inputs: list[Maps], first: int) -> list[tuple[Float32s, Maps]]:
+        """What the layers from `first` on make of several maps, shared between the threads."""
+        done: list[tuple[Float32s, Maps] | None] = [None] * len(inputs)
+
+        def work(start: int, stop: int) -> None:
+            for at in range(start, stop):
+                done[at] = self.network.forward(inputs[at], first)
+
+        self.workers.split(len(inputs), work)
+        return [result for result in done if result is not None]
 
     def _counting(self) -> bool:
         """Whether a layer of vectors is trained on counts, if only to start with."""
         return not self.config.polish or self.config.codebook is not None
-
-    def _polisher(self, sampled: Maps) -> Polisher:
-        return Polisher(self.source, self.config, self.network, self.rows, sampled, self._labels)
 
     def _most(self, sites: int) -> int:
         """Sites to take at once: of images more, as each has many."""
@@ -337,7 +364,7 @@ class _Trainer:
             patchers = self._patchers(len(self.polisher.grid))
             weights = self.fitter.class_weights(counts.bags, len(self.network.classes))
             layer, accuracy = self.polisher.run(patchers, layer, weights, self.workers, self.rng, self.progress, task)
-            self.polisher = None
+            self.kept, self.polisher = self.polisher.keep, None
         assert layer is not None
         if self.network.shape:
             layer = replace(layer, pooling=pooling(self.network.output_grid()))
@@ -346,26 +373,23 @@ class _Trainer:
 
     def _finish(self) -> None:
         """Measure the net on the held-out rows as they really are; refit the classifier unless it was exact."""
-        exact = self.exact
         axes = max(1, len(self.network.shape) - 1)
         bags, held_out = (Bags(0, 1, sum(layer.features(axes) for layer in self.network.layers)) for _ in range(2))
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
-        fraction = min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
-        for first, rows in self._pass(self.config.layers, "measuring", counts):
-            labels = self._labels(rows, first)
-            held = self._held(first, labels)
-            used = drawn(first, len(rows), fraction, self.config.seed)
-            if exact or fraction < 1:
-                chosen = np.flatnonzero(used & held if exact else used)
+        number, fraction = self.config.layers, min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
+        if self.exact:
+            for first, rows in self._pass(number, "measuring", counts):
+                labels = self._labels(rows, first)
+                held = self._held(first, labels)
+                chosen = np.flatnonzero(held & drawn(first, len(rows), fraction, self.config.seed))
                 for part, maps in take(self.network.encode(rows.input), chosen).parts(_SITES):
                     dense = self.network.features(maps).astype(np.float16)
                     counts.update(maps, labels[chosen[part]], held[chosen[part]], dense)
-                continue
-            for part, forward in self._views(rows):
+        else:
+            for labels, held, forward in self._forwarded(number, "measuring", counts, fraction):
                 for view, (features, outputs) in enumerate(forward):
-                    dense = features.astype(np.float16)
-                    counts.update(outputs, labels[part], held[part], dense, training_only=view > 0)
-        self._calibrate(counts, refit=not exact)
+                    counts.update(outputs, labels, held, features.astype(np.float16), training_only=view > 0)
+        self._calibrate(counts, refit=not self.exact)
 
     def _calibrate(self, counts: LayerCounts, refit: bool = True) -> None:
         """Refit the newest classifier on the true features in the bags, and note its accuracy on the held-out ones.
@@ -375,7 +399,7 @@ class _Trainer:
         task = f"layer {len(self.reports)}: calibrating"
         if self.config.polish:
             self.network.classifier, self.reports[-1].valid_accuracy = self.fitter.classifier(
-                counts, self.network.classes, task
+                counts, self.network.classes, task, final=len(self.reports) == self.config.layers
             )
             return
         assert self.network.classifier is not None

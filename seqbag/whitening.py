@@ -44,10 +44,8 @@ def whitening(
         steps = [np.concatenate([spread, spread]) * np.float32(threshold) for threshold in _THRESHOLDS]
         weights = np.concatenate([weights] * len(steps), axis=1)
         biases = np.concatenate([biases - step for step in steps])
-    return Layer(
-        (patcher,), (np.ascontiguousarray(weights, np.float32),), (biases.astype(np.float32),), activation, Regions("none"),
-        pooling=halved,
-    )  # fmt: skip
+    arrays = (np.ascontiguousarray(weights, np.float32),), (biases.astype(np.float32),)
+    return Layer((patcher,), *arrays, activation, Regions("none"), pooling=halved)
 
 
 def _spread(moments: Moments, matrix: Float32s) -> Float32s:

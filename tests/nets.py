@@ -41,7 +41,7 @@ def token_network(seed=0, dims=10, filters=7, widths=(1, 3), regions="tail:3,1",
         tokenizer="chars", dims=dims, filters=filters, windows=widths, layers=layers, activation="sign"
     )
     embedding = rng.choice([-1, 1], (tokens, dims)).astype(np.float32)
-    embedding[0] = 0
+    embedding[:2] = 0  # padding and unknown tokens
     stack = [layer_of(rng, [(w,) for w in widths], filters, regions, dims, embedding=embedding, **kind)]
     for _ in range(layers - 1):
         stack.append(layer_of(rng, [(w,) for w in widths], filters, regions, filters * len(widths), **kind))

@@ -63,7 +63,7 @@ def test_thresholds_follow_how_often_a_filter_was_active():
     rng = np.random.default_rng(0)
     network = token_network(layers=1, widths=(2,), filters=5, dims=12, tokens=9, regions="whole")
     embedding = rng.standard_normal((9, 12)).astype(np.float32)
-    embedding[0] = 0
+    embedding[:2] = 0
     weights = (rng.standard_normal((24, 5)).astype(np.float32),)
     bias = (rng.standard_normal(5).astype(np.float32) * 3,)
     layer = dataclasses.replace(network.layers[0], weights=weights, biases=bias, embedding=embedding, activation="relu")

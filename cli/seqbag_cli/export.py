@@ -11,12 +11,15 @@ from seqbag.errors import ModelError, UsageError
 from seqbag_cli.options import (
     column_options,
     model_argument,
+    note,
     output_options,
     print_json,
     size_text,
     source_option,
 )
 from seqbag_cli.progress import show_progress
+
+_MUCH = 0.005  # of accuracy
 
 if TYPE_CHECKING:
     from seqbag.export import Exported
@@ -76,6 +79,12 @@ def export(
 
         data = to_onnx(exported.model)
     write_atomically(out, data)
+    if exported.accuracy and kind.activations == "sign" and trained != "sign":
+        lost = exported.accuracy.before - exported.accuracy.after
+        if lost > _MUCH:
+            note(
+                quiet, f"seqbag: signs cost {100 * lost:.1f} points: a model trained with --activation sign loses less"
+            )
     report = _report(exported, kind.weights, kind.activations, form, len(data), model.stat().st_size)
     if as_json:
         print_json(report)
