@@ -37,6 +37,8 @@ class Kind:
         return "float" if number == 0 and layer.embedding is None else self.weights
 
 
+_NO_WINDOWS = (np.empty((0, 0), np.int32), np.empty(0, np.int64))
+_RIDGE = 0.3  # of the mean variance of the inputs: of those tried, it left least of the sums unexplained
 Quantiser = Callable[[Float32s], tuple[Float32s, Float32s]]
 
 
@@ -71,7 +73,7 @@ def quantise(network: Network, kind: Kind, windows: Sequence[Int32s] = (), count
     """The net with its layers quantised; the classifier is the same object.
 
     windows, counts: the commonest windows (m, width) of each group of the first layer, in embedding rows, and how often
-    they came: where quantising changed a token filter, its threshold is set so that it is active as often as before.
+    they came, by which filters are fitted to an embedding that becomes signs, and thresholds chosen.
     Raises UsageError for a net whose layers cannot become signs.
     """
     if kind.activations == "float" and network.config.activation == "sign":
@@ -84,11 +86,12 @@ def quantise(network: Network, kind: Kind, windows: Sequence[Int32s] = (), count
     layers = []
     for number, before in enumerate(network.layers):
         filters = kind.filters(before, number)
-        layer = before if filters == "float" else _scaled(before, QUANTISERS[filters])
+        known = list(zip(windows, counts, strict=True)) if number == 0 else []
         if kind.activations == "sign":
-            known = list(zip(windows, counts, strict=True)) if number == 0 else []
-            layer = replace(layer, activation="sign") if filters == "float" else _whole(layer, before, known)
-        layers.append(layer)
+            whole = filters != "float"
+            layers.append(_whole(before, QUANTISERS[filters], known) if whole else replace(before, activation="sign"))
+        else:
+            layers.append(before if filters == "float" else _scaled(before, QUANTISERS[filters]))
     config = replace(network.config, activation="sign") if kind.activations == "sign" else network.config
     return replace(network, config=config, layers=layers)
 
@@ -99,21 +102,30 @@ def _scaled(layer: Layer, quantiser: Quantiser) -> Layer:
     return replace(layer, weights=tuple(np.ascontiguousarray(t * scale) for t, scale in parts))
 
 
-def _whole(layer: Layer, before: Layer, known: list[tuple[Int32s, Int64s]]) -> Layer:
-    """The layer with sign activations and nothing but whole numbers in it. known: windows and counts of each group."""
+def _whole(layer: Layer, quantiser: Quantiser, known: list[tuple[Int32s, Int64s]]) -> Layer:
+    """The layer with sign activations and nothing but whole numbers in it. known: windows and counts of each group.
+
+    Where windows are known, filters over an embedding that had to become signs are first fitted anew to it, and
+    thresholds of filters that changed follow how often the old filters were active.
+    """
     embedding, spread = (None, np.float32(1)) if layer.embedding is None else _signs(layer.embedding)
-    same = embedding is None or np.array_equal(embedding, before.embedding)  # type: ignore[arg-type]
+    same = embedding is None or np.array_equal(embedding, layer.embedding)  # type: ignore[arg-type]
     filters, biases = [], []
-    for group, (scaled, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
-        scale = np.abs(scaled).max(0) * spread
-        whole = np.sign(scaled)
-        thresholds = np.floor(-bias / np.where(scale > 0, scale, 1)).astype(np.float64)
-        if group < len(known) and not (same and np.array_equal(scaled, before.weights[group])):
-            windows, counts = known[group]
-            active = _sums(before.embedding, before.weights[group], windows) + bias > 0
-            thresholds = _balanced(active, _sums(embedding, whole, windows), counts)
-        filters.append(whole)
-        biases.append(-(np.clip(thresholds, -len(whole) - 1, len(whole)) + 0.5).astype(np.float32))
+    for group, (weights, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
+        windows, counts = known[group] if group < len(known) else _NO_WINDOWS
+        if not len(windows):
+            whole, scale = quantiser(weights)
+            thresholds = -bias / np.where(scale > 0, scale * spread, 1)
+        else:
+            inputs, sums = _inputs(embedding, windows), _inputs(layer.embedding, windows) @ weights
+            whole, scale = quantiser(weights if same else _refitted(inputs, sums, counts))
+            if same and np.array_equal(whole * scale, weights):
+                thresholds = -bias / np.where(scale > 0, scale, 1)
+            else:
+                thresholds = _balanced(sums + bias > 0, inputs @ whole, counts)
+        filters.append(np.ascontiguousarray(whole))
+        thresholds = np.clip(np.floor(thresholds.astype(np.float64)), -len(whole) - 1, len(whole))
+        biases.append(-(thresholds + 0.5).astype(np.float32))
     return replace(layer, weights=tuple(filters), biases=tuple(biases), activation="sign", embedding=embedding)
 
 
@@ -138,8 +150,15 @@ def _balanced(active: npt.NDArray[np.bool_], sums: Float32s, counts: Int64s) -> 
     return thresholds
 
 
-def _sums(embedding: Float32s | None, weights: Float32s, windows: Int32s) -> Float32s:
-    """What filters give for windows (m, width) of embedding rows, without bias."""
+def _refitted(inputs: Float32s, sums: Float32s, counts: Int64s) -> Float32s:
+    """Weights (d, F) that come near the sums (m, F) from other inputs (m, d), by ridge regression."""
+    weighted = inputs.T * counts
+    gram = (weighted @ inputs).astype(np.float64)
+    gram += _RIDGE * max(np.trace(gram), 1e-6) / len(gram) * np.eye(len(gram))
+    return np.linalg.solve(gram, (weighted @ sums).astype(np.float64)).astype(np.float32)
+
+
+def _inputs(embedding: Float32s | None, windows: Int32s) -> Float32s:
+    """(m, width * dims) what filters see of windows (m, width) of embedding rows."""
     assert embedding is not None
-    sums: Float32s = embedding[windows].reshape(len(windows), -1) @ weights
-    return sums
+    return embedding[windows].reshape(len(windows), -1)

@@ -83,6 +83,28 @@ def test_thresholds_follow_how_often_a_filter_was_active():
         assert (missed <= np.abs(active(quantised.layers[0], shift) - active(layer))).all()
 
 
+def test_filters_are_fitted_to_the_signs_of_an_embedding():
+    """Sums over signs follow the sums over the embedding more closely than signs of the filters would."""
+    rng = np.random.default_rng(1)
+    network = token_network(layers=1, widths=(2,), filters=6, dims=30, tokens=8, regions="whole")
+    embedding = rng.standard_normal((8, 30)).astype(np.float32) * rng.uniform(0.1, 3, 30).astype(np.float32)
+    embedding[0] = 0
+    weights = rng.standard_normal((60, 6)).astype(np.float32)
+    layer = dataclasses.replace(network.layers[0], weights=(weights,), embedding=embedding, activation="relu")
+    config = dataclasses.replace(network.config, activation="relu")
+    network = dataclasses.replace(network, layers=[layer], config=config)
+    windows, counts = np.stack(np.divmod(np.arange(64), 8), axis=1).astype(np.int32), np.ones(64, np.int64)
+    wanted = embedding[windows].reshape(64, -1) @ weights
+
+    def likeness(known):
+        fitted = quantise(network, Kind("ternary", "sign"), *known).layers[0]
+        sums = fitted.embedding[windows].reshape(64, -1) @ fitted.weights[0]
+        return np.mean([np.corrcoef(sums[:, f], wanted[:, f])[0, 1] for f in range(6)])
+
+    assert likeness(([windows], [counts])) > likeness(()) + 0.02
+    assert likeness(([windows[:0]], [counts[:0]])) == likeness(())
+
+
 def test_a_deep_net_without_signs_cannot_be_given_them():
     network = token_network()
     network = dataclasses.replace(network, config=dataclasses.replace(network.config, activation="relu"))
