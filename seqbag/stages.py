@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import prod
 from typing import Protocol, TypeAlias
@@ -18,7 +18,7 @@ from seqbag.patches import Index, Patcher
 
 Words: TypeAlias = npt.NDArray[np.uint64]
 
-_TABLE_BYTES = 1 << 26  # of a layer's look-up tables; a larger vocabulary is convolved bit by bit
+_TABLE_BYTES = 1 << 26  # of a layer's look-up tables; a larger vocabulary is convolved as it is
 _WINDOW_BYTES = 1 << 22  # of the bits of every window there is
 _SLOTS = 1 << 14  # windows remembered in a batch
 _MANY_SUMS = 6  # additions of 64 sums from which on remembering a window is cheaper than adding again
@@ -106,21 +106,8 @@ class BitStage:
         return Maps(words, parts[0].offsets, parts[0].grid)
 
 
-class EmbeddedStage:
-    """A first layer over a vocabulary too large for tables: each token's bits are looked up and convolved."""
-
-    def __init__(self, layer: Layer) -> None:
-        assert layer.embedding is not None
-        dims = layer.embedding.shape[1]
-        self._bits = pack(layer.embedding)
-        self._stage = BitStage(layer, np.array([[0, dims]]))
-
-    def __call__(self, maps: Maps) -> Maps:
-        return self._stage(Maps(self._bits[maps.values], maps.offsets))
-
-
 class PixelStage:
-    """A first layer over pixels: convolved as it is, its signs packed."""
+    """A first layer over pixels or any vectors: convolved as it is, its signs packed."""
 
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
@@ -130,6 +117,18 @@ class PixelStage:
         edges = np.cumsum([0, *(len(bias) for bias in self._layer.biases)])
         groups = [pack(active.values[:, first:last]) for first, last in pairwise(edges)]
         return Maps(np.concatenate(groups, axis=1), active.offsets, active.grid)
+
+
+class EmbeddedStage:
+    """A first layer over a vocabulary too large for tables: each token's vector is looked up and convolved."""
+
+    def __init__(self, layer: Layer) -> None:
+        assert layer.embedding is not None
+        self._embedding = layer.embedding
+        self._stage = PixelStage(replace(layer, embedding=None))
+
+    def __call__(self, maps: Maps) -> Maps:
+        return self._stage(Maps(self._embedding[maps.values], maps.offsets))
 
 
 def pooled(maps: Maps, pooling: tuple[int, ...]) -> Maps:

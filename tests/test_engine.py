@@ -155,7 +155,7 @@ def test_a_net_with_float_filters_or_activations_runs_as_it_is():
         np.testing.assert_array_equal(packed(changed).logits(text_column(LINES)), changed.logits(text_column(LINES)))
 
 
-def test_a_vocabulary_too_large_for_tables_is_convolved_in_bits(monkeypatch):
+def test_a_vocabulary_too_large_for_tables_is_convolved_as_it_is(monkeypatch):
     network = token_network()
     expected = Engine(network).features(network.encode(text_column(LINES)))
     monkeypatch.setattr(stages, "_TABLE_BYTES", 0)

@@ -40,6 +40,8 @@ def head_of(counts, filters=3, classes=3, tokens=6, dims=3, hidden=4, activation
     rng, workers = np.random.default_rng(seed), workers or Workers(1)
     classifier = Classifier(counts.regions.count() * (filters * len(WIDTHS) + 1), hidden, classes, rng)
     made = TokenFilters(tokens, dims, WIDTHS, filters, rng, workers, quantise=activation == "sign")
+    for group in range(len(WIDTHS)):  # unknown tokens and padding are nought: no value may stand at the bend of relu
+        made.parameters[f"bias.{group}"][...] = rng.uniform(0.1, 0.5, filters)
     windows = [book.windows for book in counts.codebooks]
     return Head(windows, made, classifier, counts.regions, 1, activation, workers)
 
