@@ -50,7 +50,7 @@ class Polisher:
         self.channels, self.labels = sample.values.shape[1], labels
         self._sample = sample.part(0, min(len(sample), max(1, _FIT_WINDOWS // int(np.prod(sample.grid)))))
         views, width = 2 if config.flips else 1, sum(layer.features(sample.axes) for layer in network.layers)
-        need = MapCache.bytes_needed(rows, views, self.grid, self.channels)
+        need = MapCache.bytes_needed(rows, views, self.grid, self.channels) + 2 * rows * views * width
         room = _CACHE_SHARE * config.memory
         self.crowded = room < need + beside  # so that the cache of the layer below has to go
         self.keep = MapCache(rows, views, self.grid, self.channels, width) if need <= room else None

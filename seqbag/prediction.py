@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from seqbag.batch import Float32s, Int32s, Rows, Source
-from seqbag.errors import DataError
+from seqbag.batch import Float32s, ImageColumn, Int32s, Rows, Source, TextColumn, TokensColumn
+from seqbag.errors import DataError, UsageError
+from seqbag.mapcache import mirrored
 from seqbag.metrics import Metrics
 from seqbag.network import Network
 from seqbag.progress import Progress, Silent
@@ -20,21 +21,32 @@ _IMAGE_ROWS = 256
 _UNSEEN_NAMES = 3  # unseen labels that are named
 
 
-def predict(network: Network, source: Source, threads: int = 1) -> Iterator[tuple[Rows, Float32s]]:
+def predict(network: Network, source: Source, threads: int = 1, flips: bool = False) -> Iterator[tuple[Rows, Float32s]]:
     """Batches of the source in order, each with its class probabilities (n, classes) float32.
+
+    flips: of images, the mean of the probabilities as they are and mirrored; raises UsageError for other inputs.
 
     One thread holds back nothing: a batch is answered before the next is read. More compute that many batches at once.
     """
+    if flips and source.kind != "image":
+        raise UsageError("only images can be mirrored: leave --flips out")
+
+    def probabilities(column: TextColumn | TokensColumn | ImageColumn) -> Float32s:
+        first = network.probabilities(column)
+        if not flips or not isinstance(column, ImageColumn):
+            return first
+        return (first + network.probabilities(mirrored(column))) / np.float32(2)
+
     batches = source.batches(_IMAGE_ROWS if source.kind == "image" else BATCH_ROWS)
     if threads == 1:
         for rows in batches:
-            yield rows, network.probabilities(rows.input)
+            yield rows, probabilities(rows.input)
         return
     pending: deque[tuple[Rows, Future[Float32s]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for rows in batches:
-                pending.append((rows, pool.submit(network.probabilities, rows.input)))
+                pending.append((rows, pool.submit(probabilities, rows.input)))
                 if len(pending) > threads:
                     first, future = pending.popleft()
                     yield first, future.result()
@@ -53,14 +65,19 @@ class Evaluation:
     unseen: list[str] = field(default_factory=list)
 
 
-def evaluate(network: Network, source: Source, threads: int = 1, progress: Progress | None = None) -> Evaluation:
-    """Compare predictions with labels. Labels not seen in training count as wrong. Raises DataError for no label."""
+def evaluate(
+    network: Network, source: Source, threads: int = 1, progress: Progress | None = None, flips: bool = False
+) -> Evaluation:
+    """Compare predictions with labels. Labels not seen in training count as wrong. Raises DataError for no label.
+
+    flips: see `predict`.
+    """
     progress = progress or Silent()
     evaluation = Evaluation(Metrics(network.classes))
     numbers = {name: number for number, name in enumerate(network.classes)}
     progress.begin("evaluating", source.rows, "rows")
     first = 0
-    for rows, probabilities in predict(network, source, threads):
+    for rows, probabilities in predict(network, source, threads, flips):
         labels = _labels(rows, numbers, first, evaluation.unseen)
         evaluation.metrics.update(labels, probabilities)
         first += len(rows)

@@ -274,7 +274,7 @@ class _Trainer:
         keep = self.polisher.keep if self.polisher is not None else None
         for labels, held, forward in self._forwarded(number, f"layer {number + 1}: counting windows", counts):
             halves = [features.astype(np.float16) for features, _ in forward]
-            for view, (_, outputs) in enumerate(forward):
+            for view, (_, outputs) in enumerate(forward if books else forward[:1]):
                 counts.update(outputs, labels, held, halves[view], training_only=view > 0)
             if keep is not None:
                 keep.update([maps for _, maps in forward], labels, held, halves)

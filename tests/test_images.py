@@ -10,10 +10,11 @@ import pytest
 
 from seqbag.batch import ImageColumn, Source
 from seqbag.config import TrainConfig
-from seqbag.errors import DataError
+from seqbag.errors import DataError, UsageError
 from seqbag.kernels.maps import pool_max, pool_mean
 from seqbag.layer import Layer, Maps
 from seqbag.patches import Patcher
+from seqbag.prediction import predict
 from seqbag.projection import Moments
 from seqbag.regions import Regions
 from seqbag.store import load, save
@@ -155,3 +156,16 @@ def test_a_layer_without_regions_gives_no_features() -> None:
     patcher = Patcher((1, 1), (1, 1), "same")
     layer = Layer((patcher,), (np.eye(2, dtype=np.float32),), (np.zeros(2, np.float32),), "relu", Regions("none"))
     assert layer.features(2) == 0
+
+
+def test_mirrored_images_are_answered_too(tmp_path: Path) -> None:
+    source = hub(tmp_path / "images.parquet", 200)
+    network = train(source, replace(SMALL, layers=1, polish=2)).network
+    for rows, probabilities in predict(network, source, flips=True):
+        assert isinstance(rows.input, ImageColumn)
+        views = [rows.input, ImageColumn(rows.input.pixels[:, :, ::-1].copy())]
+        expected = np.mean([network.probabilities(view) for view in views], axis=0)
+        np.testing.assert_allclose(probabilities, expected, rtol=1e-5)
+    words = open_source(str(write_parquet(tmp_path / "words.parquet", {"text": ["a"], "label": ["b"]})))
+    with pytest.raises(UsageError, match="only images can be mirrored"):
+        next(predict(network, words, flips=True))

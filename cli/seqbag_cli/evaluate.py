@@ -21,8 +21,9 @@ _MOST_LISTED = 20
 @model_argument
 @source_option()
 @column_options(labels=True)
+@click.option("--flips", is_flag=True, help="Images are also seen mirrored, and the two answers averaged.")
 @output_options
-def evaluate(model: Path, source: str, threads: int, as_json: bool, quiet: bool, **options: Any) -> None:
+def evaluate(model: Path, source: str, flips: bool, threads: int, as_json: bool, quiet: bool, **options: Any) -> None:
     """Measure a model on labelled rows.
 
     The columns are those the model was trained on, unless they are named here.
@@ -37,7 +38,7 @@ def evaluate(model: Path, source: str, threads: int, as_json: bool, quiet: bool,
         opened = open_for(loaded, source, True, threads, **options)
         progress.note(opened.describe())
         started = time.perf_counter()
-        evaluation = evaluate(loaded.network, opened, threads, progress)
+        evaluation = evaluate(loaded.network, opened, threads, progress, flips)
         seconds = time.perf_counter() - started
     unknown = evaluation.metrics.unknown
     if unknown:

@@ -23,8 +23,9 @@ _HEADINGS = ("pulls towards", "pulls away")
 @click.command("inspect", epilog="Example: seqbag inspect model.seqbag")
 @model_argument
 @click.option("--most", type=click.IntRange(1), default=8, show_default=True, help="Fragments a class and side.")
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Also draw what was learned, as a PNG.")
 @quiet_and_json
-def inspect(model: Path, most: int, as_json: bool, quiet: bool) -> None:
+def inspect(model: Path, most: int, plot: Path | None, as_json: bool, quiet: bool) -> None:
     """Show what a model is made of and what it looks for.
 
     For each class, the fragments of the input that pull towards it and away from it most. The pull is what one more
@@ -35,6 +36,10 @@ def inspect(model: Path, most: int, as_json: bool, quiet: bool) -> None:
     from seqbag_cli.models import load_model
 
     loaded = load_model(model)
+    if plot is not None:
+        from seqbag_cli.plot import draw
+
+        draw(loaded, plot)
     explanations = explain(loaded, most)
     figures = _figures(loaded, model.stat().st_size)
     if as_json:

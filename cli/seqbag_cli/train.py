@@ -54,6 +54,7 @@ def setting(flag: str, name: str, help_text: str, **kind: Any) -> Callable[[Func
 @setting("--regions", "regions", "Pooling: whole, tail:8,2,1 or grid:2; else chosen on held-out rows.", metavar="SPEC")
 @setting("--activation", "activation", "Activation; sign is for packed models.", type=click.Choice(list(ACTIVATIONS)))
 @setting("--epochs", "epochs", "Epochs over the counts; else chosen by the number of rows.", type=int)
+@setting("--polish", "polish", "Images: epochs on real windows after the counts; 0 for counts alone.", type=int)
 @setting("--valid-fraction", "valid_fraction", "Rows held out to measure on.", type=float)
 @setting("--memory", "memory", "Memory for the process.", type=Bytes())
 @setting("--bag-clusters", "bag_clusters", "Train on this many clusters of examples, to save time.", type=int)

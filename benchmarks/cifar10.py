@@ -1,0 +1,150 @@
+"""CIFAR-10 from pixels to test accuracy: what each layer reaches and what it costs.
+
+    python benchmarks/cifar10.py --data DIR [--out cifar10.csv] [--polish 12] [--activation sign] ...
+
+DIR holds train.parquet and test.parquet (the hub layout), or the published binary or Python batches in `train` and
+`test`. Each seed adds a row to the CSV: settings, test accuracy with and without mirrored images, held-out accuracy and
+core-seconds after each layer, peak memory, floating-point operations counted, commit and machine; and a PNG beside it
+draws accuracy against core-seconds. Settings were never chosen on the test images.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import platform
+import resource
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from threadpoolctl import threadpool_limits
+
+from seqbag.config import TrainConfig
+from seqbag.network import Network
+from seqbag.prediction import evaluate
+from seqbag.trainer import train
+from seqbag_cli.plot import Line, chart
+from seqbag_connectors import open_source
+
+
+@dataclass
+class Meter:
+    """Notes the core-seconds at the end of each layer's calibration, and says on stderr what is going on."""
+
+    started: float = field(default_factory=time.process_time)
+    layers: list[float] = field(default_factory=list)
+    task: str = ""
+
+    def begin(self, task: str, total: int | None, unit: str) -> None:
+        self.task = task
+
+    def advance(self, amount: int, note: str = "") -> None:
+        if note:
+            print(f"{time.process_time() - self.started:8.0f} core-s  {self.task}: {note}", file=sys.stderr, flush=True)
+
+    def end(self) -> None:
+        spent = time.process_time() - self.started
+        print(f"{spent:8.0f} core-s  {self.task}: done", file=sys.stderr, flush=True)
+        if self.task.endswith("calibrating"):
+            self.layers.append(spent)
+
+    def note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def operations(network: Network, config: TrainConfig, rows: int) -> float:
+    """Floating-point operations of convolutions: sampled and whole ones; a product and a sum count as two."""
+    grid, total = network.shape[:-1], 0.0
+    views = 1 + config.flips
+    for number, layer in enumerate(network.layers):
+        weights, sites = sum(block.size for block in layer.weights), 1
+        grid = layer.patchers[0].out_shape(grid)
+        for size in grid:
+            sites *= size
+        total += 2.0 * rows * views * sites * weights
+        if number:
+            total += 4.0 * rows * (1 - config.valid_fraction) * config.polish * min(config.samples, sites) * weights
+        grid = tuple(size // by for size, by in zip(grid, layer.pooling or (1,) * len(grid), strict=True))
+    return total
+
+
+def commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def run(data: Path, config: TrainConfig) -> dict[str, object]:
+    """One training run; the row of the table."""
+    meter, started = Meter(), time.perf_counter()
+    source = open_source(_found(data, "train"), threads=config.threads)
+    trained = train(source, config, meter)
+    seconds, core_seconds = time.perf_counter() - started, time.process_time() - meter.started
+    test = open_source(_found(data, "test"), threads=config.threads)
+    plain, mirrored = (evaluate(trained.network, test, config.threads, flips=f).metrics.accuracy for f in (False, True))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return {
+        "commit": commit(),
+        "machine": f"{platform.machine()} {os.cpu_count()} cores",
+        "rows": trained.rows,
+        "test_accuracy": round(plain, 4),
+        "test_accuracy_flips": round(mirrored, 4),
+        "valid_accuracy_by_layer": " ".join(f"{layer.valid_accuracy:.4f}" for layer in trained.layers),
+        "core_seconds_by_layer": " ".join(f"{spent:.0f}" for spent in meter.layers),
+        "core_seconds": round(core_seconds),
+        "seconds": round(seconds),
+        "peak_memory_gb": round(peak / 1e9, 2),
+        "tera_operations": round(operations(trained.network, config, trained.rows) / 1e12, 1),
+        **{k: v for k, v in asdict(config).items() if k not in ("tokenizer", "vocabulary", "dims", "balance")},
+    }
+
+
+def _found(data: Path, split: str) -> str:
+    for place in (data / f"{split}.parquet", data / split):
+        if place.exists():
+            return str(place)
+    sys.exit(f"{data} holds neither {split}.parquet nor a folder {split}: give the folder of CIFAR-10 with --data")
+
+
+def write(rows: list[dict[str, object]], out: Path) -> None:
+    """Add the rows to the table and draw them all."""
+    new = not out.exists()
+    with out.open("a", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        if new:
+            table.writeheader()
+        table.writerows(rows)
+    lines = []
+    for row in rows:
+        spent = [float(value) for value in str(row["core_seconds_by_layer"]).split()]
+        reached = [float(value) for value in str(row["valid_accuracy_by_layer"]).split()]
+        lines.append(Line(f"seed {row['seed']}", list(zip(spent, reached, strict=True))))
+    chart(lines, "core-seconds", "held-out accuracy", out.with_suffix(".png"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    data = os.environ.get("SEQBAG_DATA")
+    parser.add_argument("--data", type=Path, default=Path(data) / "cifar10" if data else None, required=data is None)
+    parser.add_argument("--out", type=Path, default=Path("cifar10.csv"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    for name in ("layers", "filters", "polish", "samples", "shift", "threads", "codebook", "epochs"):
+        parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--activation", choices=["relu", "tanh", "sign"])
+    given = vars(parser.parse_args())
+    folder, out, seeds = given.pop("data"), given.pop("out"), given.pop("seeds")
+    chosen = {name: value for name, value in given.items() if value is not None}
+    with threadpool_limits(1):
+        rows = [run(folder, TrainConfig.for_kind("image", **chosen, seed=seed)) for seed in seeds]
+    write(rows, out)
+    for row in rows:
+        print(", ".join(f"{name} {value}" for name, value in row.items()))
+
+
+if __name__ == "__main__":
+    main()
