@@ -10,8 +10,9 @@ import contextlib
 import fcntl
 import hashlib
 import json
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
@@ -46,11 +47,11 @@ class Checkpoint:
 
     def __enter__(self) -> Self:
         try:
-            self.folder.mkdir(exist_ok=True)
-            self._lock = (self.folder / "lock").open("wb")
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = self._locked()
         except BlockingIOError as error:
-            raise DataError(f"{self.folder} is in use by another train: wait for it or choose another --out") from error
+            raise DataError(
+                f"{self.folder} is in use by another train: wait for it, or choose another --out"
+            ) from error
         except OSError as error:
             raise DataError(
                 f"{self.folder} cannot be written ({error.strerror}): choose another place with --work-dir"
@@ -62,14 +63,30 @@ class Checkpoint:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock is not None:
-            self._lock.close()
         if not self.file.exists():  # nothing was kept: leave nothing behind
             self.clear()
+        if self._lock is not None:
+            self._lock.close()
 
-    def network(self, number: int) -> Path:
-        """Where the layers before pass `number` are kept, as a model file."""
-        return self.folder / f"network-{number}"
+    def write_network(self, number: int, data: bytes) -> str:
+        """Keep the layers before pass `number` as a model file. Returns its checksum, to be kept in the state."""
+        self._write(self.folder / f"network-{number}", data)
+        return _digest(data)
+
+    def read_network(self, number: int, checksum: str) -> Path:
+        """The model file of the layers before pass `number`. Raises ModelError unless it is the one of the state."""
+        path = self.folder / f"network-{number}"
+        if not path.is_file() or _digest(path.read_bytes()) != checksum:
+            raise self._damaged()
+        return path
+
+    @contextlib.contextmanager
+    def restoring(self) -> Iterator[None]:
+        """What cannot be restored from the state becomes a ModelError that names the checkpoint."""
+        try:
+            yield
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, ModelError) as error:
+            raise self._damaged() from error
 
     @property
     def unfinished(self) -> bool:
@@ -85,8 +102,9 @@ class Checkpoint:
         """Write a checkpoint in the place of the last. Raises DataError if it cannot; the last one then stays."""
         values, arrays = state
         contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-        description = {"format": FORMAT, "identity": self.identity, "values": values, "sum": _checksum(contiguous)}
-        write_atomically(self.file, safetensors.numpy.save(contiguous, {_KEY: json.dumps(description)}))
+        description = {"format": FORMAT, "identity": self.identity, "values": values}
+        description["sum"] = _checksum(description, contiguous)
+        self._write(self.file, safetensors.numpy.save(contiguous, {_KEY: json.dumps(description)}))
         self._last = time.monotonic()
 
     def clear(self) -> None:
@@ -97,19 +115,38 @@ class Checkpoint:
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
+    def _locked(self) -> IO[bytes]:
+        while True:
+            self.folder.mkdir(exist_ok=True)
+            lock = (self.folder / "lock").open("wb")
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock.fileno()), os.stat(self.folder / "lock")):
+                    return lock
+            except FileNotFoundError:
+                pass  # a run that ended has removed the folder since: make it again
+            except OSError:
+                lock.close()
+                raise
+            lock.close()
+
+    def _write(self, path: Path, data: bytes) -> None:
+        write_atomically(path, data, "make room, or choose another place with --work-dir")
+
     def _read(self) -> State:
-        remedy = f"remove {self.folder} to start anew"
-        try:
+        with self.restoring():
             description, arrays = read_tensors(self.file, _KEY)
-            identity, values, checksum = description["identity"], description["values"], description["sum"]
-        except (ModelError, KeyError) as error:
-            raise ModelError(f"the checkpoint {self.file} is damaged: {remedy}") from error
-        if checksum != _checksum(arrays):
-            raise ModelError(f"the checkpoint {self.file} is damaged (its checksum differs): {remedy}")
+            if description.pop("sum") != _checksum(description, arrays):
+                raise self._damaged()
+            identity, values = description["identity"], description["values"]
         if identity != self.identity:
             names = sorted(name for name in self.identity if identity.get(name) != self.identity[name])
-            raise DataError(f"the checkpoint {self.file} is of a run with other {', '.join(names)}: {remedy}")
+            told = f"the checkpoint {self.file} is of a run with other {', '.join(names)}"
+            raise DataError(f"{told}: remove {self.folder} to start anew")
         return values, arrays
+
+    def _damaged(self) -> ModelError:
+        return ModelError(f"the checkpoint {self.file} is damaged: remove {self.folder} to start anew")
 
 
 def prefixed(name: str, arrays: Arrays) -> Arrays:
@@ -122,9 +159,13 @@ def under(name: str, arrays: Arrays) -> Arrays:
     return {key[len(name) + 1 :]: value for key, value in arrays.items() if key.startswith(f"{name}.")}
 
 
-def _checksum(arrays: Arrays) -> str:
-    digest = hashlib.blake2b(digest_size=16)
+def _checksum(description: dict[str, Any], arrays: Arrays) -> str:
+    digest = hashlib.blake2b(json.dumps(description, sort_keys=True).encode(), digest_size=16)
     for name in sorted(arrays):
         digest.update(f"{name} {arrays[name].dtype} {arrays[name].shape};".encode())
         digest.update(np.ascontiguousarray(arrays[name]).view(np.uint8).reshape(-1).data)
     return digest.hexdigest()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.blake2b(data, digest_size=16).hexdigest()

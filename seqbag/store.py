@@ -83,8 +83,8 @@ def check_writable(path: Path) -> None:
         raise DataError(f"{path} cannot be written ({cause}): choose another place with --out")
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file beside its place and move it there. Raises DataError naming the path and the cause."""
+def write_atomically(path: Path, data: bytes, remedy: str = "choose another place with --out") -> None:
+    """Write a file beside its place and move it there. Raises DataError naming the path, the cause and the remedy."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -95,7 +95,7 @@ def write_atomically(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink()
-        raise DataError(f"{path} cannot be written ({error.strerror}): choose another place with --out") from error
+        raise DataError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
 
 
 def to_bytes(model: Model) -> bytes:

@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from seqbag.bags import Bags
 from seqbag.batch import Float32s, ImageColumn, Int32s, Int64s, Rows, Source
-from seqbag.checkpoint import Checkpoint, State, prefixed, under
+from seqbag.checkpoint import Arrays, Checkpoint, State, prefixed, under
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
@@ -35,7 +35,7 @@ from seqbag.polishing import Polisher, views
 from seqbag.progress import Progress, Silent
 from seqbag.projection import Moments, Projection
 from seqbag.regions import Regions
-from seqbag.store import Model, load, save
+from seqbag.store import Model, load, to_bytes
 from seqbag.tokens import Encoder, Vocabulary, mask_texts
 from seqbag.whitening import pooling, whitening
 
@@ -442,13 +442,15 @@ class _Trainer:
     def _state(self, number: int, done: int, counts: LayerCounts | None) -> State:
         """What a checkpoint holds: all that pass `number` starts from, and what it has counted in its first rows."""
         assert self.checkpoint is not None
+        network = None
         if self.network.layers and self.network.classifier is not None:
             columns = {"kind": self.source.kind, "input": "", "label": ""}
-            save(self.trained.model(columns), self.checkpoint.network(number))
+            network = self.checkpoint.write_network(number, to_bytes(self.trained.model(columns)))
         values = {
             "pass": number, "done": done, "rows": self.rows, "exact": self.exact, "counting": counts is not None,
             "numbers": list(self.index.numbers), "rng": self.rng.bit_generator.state,
             "rare": np.flatnonzero(self.rare).tolist(), "reports": [asdict(report) for report in self.reports],
+            "network": network,
         }  # fmt: skip
         arrays = prefixed("vocabulary", self.vocabulary.arrays()) | prefixed("sample", self.sample.arrays())
         for group, windows in enumerate(self.trained.windows):
@@ -459,7 +461,10 @@ class _Trainer:
         """Take up the state of a checkpoint, if there is one. Returns the pass to go on with."""
         if self.resumed is None or self.checkpoint is None:
             return 0
-        values, arrays = self.resumed
+        with self.checkpoint.restoring():
+            return self._take_up(self.checkpoint, *self.resumed)
+
+    def _take_up(self, checkpoint: Checkpoint, values: dict[str, Any], arrays: Arrays) -> int:
         self.rows, self.exact = values["rows"], values["exact"]
         self.index.numbers = {name: number for number, name in enumerate(values["numbers"])}
         self.rng.bit_generator.state = values["rng"]
@@ -467,7 +472,7 @@ class _Trainer:
         self.vocabulary = self.trained.vocabulary = Vocabulary.from_arrays(under("vocabulary", arrays))
         self.sample.restore(under("sample", arrays))
         if self.reports:
-            network = load(self.checkpoint.network(values["pass"])).network
+            network = load(checkpoint.read_network(values["pass"], values["network"])).network
             for name in ("classes", "layers", "classifier", "lookup", "shape"):
                 setattr(self.network, name, getattr(network, name))
             self.rare = np.isin(np.arange(len(network.classes)), values["rare"])
@@ -482,7 +487,9 @@ class _Trainer:
         if self.resumed is None or self.resumed[0]["pass"] != number or not self.resumed[0]["counting"]:
             return 0
         values, arrays = self.resumed
-        counts.restore(under("counts", arrays), self.rng)
+        assert self.checkpoint is not None
+        with self.checkpoint.restoring():
+            counts.restore(under("counts", arrays), self.rng)
         self.rng.bit_generator.state = values["rng"]  # what made the codebooks has drawn from it meanwhile
         self.resumed = None
         return int(values["done"])
