@@ -135,6 +135,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     for name in ("layers", "filters", "polish", "samples", "shift", "threads", "codebook", "epochs"):
         parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--regions")
     parser.add_argument("--activation", choices=["relu", "tanh", "sign"])
     given = vars(parser.parse_args())
     folder, out, seeds = given.pop("data"), given.pop("out"), given.pop("seeds")

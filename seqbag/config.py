@@ -15,11 +15,11 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "layers": 3,
     "windows": (3,),
     "filters": 256,
-    "regions": "grid:2",
+    "regions": "grid:3",
     "hidden": 256,
     "polish": 12,
     "flips": True,
-    "shift": 1,
+    "samples": 16,
     "smoothing": 0.1,
     "memory": 75 * 10**8,
 }

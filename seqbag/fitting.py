@@ -93,8 +93,7 @@ class Fitter:
         made = Classifier(counts.bags.width, config.hidden, len(classes), self.rng, config.dropout)
         head = Head([], VectorFilters([], 0, self.rng), made, Regions("whole"), 1, "relu", self.workers)
         schedule = Schedule.for_rows(counts.bags.rows, config.epochs)
-        if not final:
-            schedule = replace(schedule, epochs=-(-schedule.epochs // 3))
+        schedule = replace(schedule, epochs=-(-schedule.epochs // (2 if final else 4)))
         self._run(head, counts, schedule, task, self.progress)
         head.calibrate(counts.bags, counts.bags.size, self.rng)
         return made, head.accuracy(counts.held_out)

@@ -24,7 +24,17 @@ from seqbag_connectors import open_source
 from tests.builders import write_hub_images, write_parquet
 
 SMALL = TrainConfig.for_kind(
-    "image", layers=2, filters=12, hidden=16, polish=8, samples=16, epochs=6, valid_fraction=0.2, smoothing=0.0
+    "image",
+    layers=2,
+    filters=12,
+    hidden=16,
+    regions="grid:2",
+    polish=8,
+    samples=16,
+    shift=1,
+    epochs=12,
+    valid_fraction=0.2,
+    smoothing=0.0,
 )
 CONTRAST = 90
 

@@ -83,7 +83,12 @@ def _summary(path: Path, figures: dict[str, Any]) -> None:
     accuracy = training.get("valid_accuracy")
     measured = f", accuracy {accuracy:.4f} on held-out rows" if accuracy is not None else ""
     print(f"trained on {training.get('rows', 0):,} rows{measured}")
-    for number, (layer, report) in enumerate(zip(figures["layers"], training.get("layers", []), strict=False), 1):
+    for layer in figures["layers"]:
+        if layer["regions"] == "none":
+            windows = "x".join(map(str, layer["windows"][0]))
+            print(f"whitening  windows of {windows}; {sum(layer['filters'])} filters, {layer['activation']}")
+    trained = [layer for layer in figures["layers"] if layer["regions"] != "none"]
+    for number, (layer, report) in enumerate(zip(trained, training.get("layers", []), strict=False), 1):
         widths = ", ".join("x".join(map(str, window)) for window in layer["windows"])
         print(
             f"layer {number}  windows of {widths}; {sum(layer['filters'])} filters, {layer['activation']}; "

@@ -40,10 +40,10 @@ def draw(model: Model, path: Path) -> None:
         panels.append(_titled("Whitening filters", _tiles(whitening_pictures(network.layers[0]))))
         if len(network.layers) > 1:
             seen = seen_by(network.layers[0], network.layers[1])
-            panels.append(_titled("First trained layer: filters, as the pixels they answer to", _tiles(seen)))
+            panels.append(_titled("First trained layer: filters, as the pixels they stand for", _tiles(seen)))
     layers = [layer.get("valid_accuracy") for layer in model.report.get("layers", [])]
     known = [(float(number), float(value)) for number, value in enumerate(layers, 1) if value is not None]
-    if known:
+    if len(known) > 1:
         panels.append(_titled("Accuracy on held-out rows by layer", _plotted([Line("", known)], "layer", "accuracy")))
     confusion = model.report.get("confusion")
     if confusion:
@@ -70,10 +70,10 @@ def whitening_pictures(layer: Layer) -> list[Pixels]:
 
 
 def seen_by(first: Layer, second: Layer, most: int = 90) -> list[Pixels]:
-    """Filters of a trained layer as the pixels they answer to.
+    """Filters of a trained layer as the pixels they stand for.
 
-    A pooled site holds a whitening filter's answers in both signs; the difference of their weights, times the filter,
-    spread over the pixels that are pooled, is the linear part of what the trained filter sees.
+    A whitening filter's weights are mostly fine noise that its answer is not: each is drawn as the patch that it alone
+    answers to (the pseudo-inverse of the bank), spread over the pixels that are pooled, times its weight in the filter.
     """
     window, inner = second.patchers[0].window[-2:], first.patchers[0].window[-2:]
     pooling = (first.pooling or (1,) * len(first.patchers[0].window))[-2:]
@@ -82,7 +82,7 @@ def seen_by(first: Layer, second: Layer, most: int = 90) -> list[Pixels]:
     if len(second.patchers[0].window) != 2:
         return []
     height, width = (w * p + i - 1 for w, p, i in zip(window, pooling, inner, strict=True))
-    kernel = first.weights[0].reshape(*inner, channels, -1)  # (i, j, c, a)
+    kernel = np.linalg.pinv(first.weights[0].T.astype(np.float64)).reshape(*inner, channels, -1)  # (i, j, c, a)
     strength = np.linalg.norm(second.weights[0], axis=0)
     chosen = np.argsort(-strength, kind="stable")[:most]
     filters = second.weights[0].reshape(sites, -1, second.weights[0].shape[1])[:, :, chosen]
@@ -125,7 +125,7 @@ def _tiles(pictures: list[Pixels]) -> Image.Image:
 def _plotted(lines: list[Line], x: str, y: str, width: int = 720, height: int = 380) -> Image.Image:
     picture = Image.new("RGB", (width, height), _PAPER)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
-    left, right, top, bottom = 70, width - 20, 20, height - 50
+    left, right, top, bottom = 70, width - 20, 36, height - 50
     xs, ys = ([point[axis] for line in lines for point in line.points] for axis in (0, 1))
     x_edges, y_edges = _edges(xs), _edges(ys)
 
