@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from seqbag.bags import Bags
-from seqbag.batch import Float32s
+from seqbag.batch import Float32s, Int64s
 from seqbag.classifier import Classifier
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
@@ -31,6 +31,7 @@ class Fitter:
     """Trains heads under one configuration."""
 
     def __init__(self, config: TrainConfig, rng: np.random.Generator, workers: Workers, progress: Progress) -> None:
+        self.confusion: Int64s = np.zeros((0, 0), np.int64)  # of the net as last measured
         self.config, self.rng, self.workers, self.progress = config, rng, workers, progress
 
     def fit(self, counts: LayerCounts, network: Network, task: str) -> tuple[Layer, Classifier, float]:
@@ -80,7 +81,7 @@ class Fitter:
             gentle = Schedule(max(1, schedule.epochs // 2), schedule.batch, schedule.rate / 4)
             self._run(head, counts, gentle, task, self.progress)
             head.calibrate(counts.bags, counts.bags.size, self.rng)
-        return head.accuracy(counts.held_out)
+        return self._measured(head, counts)
 
     def classifier(
         self, counts: LayerCounts, classes: tuple[str, ...], task: str, final: bool
@@ -96,7 +97,12 @@ class Fitter:
         schedule = replace(schedule, epochs=-(-schedule.epochs // (2 if final else 4)))
         self._run(head, counts, schedule, task, self.progress)
         head.calibrate(counts.bags, counts.bags.size, self.rng)
-        return made, head.accuracy(counts.held_out)
+        return made, self._measured(head, counts)
+
+    def _measured(self, head: Head, counts: LayerCounts) -> float:
+        """Accuracy on the held-out rows, whose confusion is kept."""
+        self.confusion = head.confusion(counts.held_out)
+        return float(np.trace(self.confusion)) / counts.held_out.rows if counts.held_out.rows else float("nan")
 
     def _run(self, head: Head, counts: LayerCounts, schedule: Schedule, task: str, progress: Progress) -> float:
         def report(epoch: EpochReport) -> None:

@@ -94,17 +94,19 @@ class Head:
 
     def accuracy(self, bags: Bags, batch: int = 4096) -> float:
         """Share of the rows in bags whose class is the likeliest."""
-        if bags.size == 0:
-            return float("nan")
+        return float(np.trace(self.confusion(bags, batch)) / bags.rows) if bags.size else float("nan")
+
+    def confusion(self, bags: Bags, batch: int = 4096) -> Int64s:
+        """(classes, classes) counts of rows: [class, prediction]."""
         pointers, classes, counts = bags.label_counts()
-        right = 0
+        confusion = np.zeros((self.classifier.classes, self.classifier.classes), np.int64)
         for start in range(0, bags.size, batch):
             chosen = np.arange(start, min(start + batch, bags.size))
             best = self.classifier.logits(self.features(bags, chosen)).argmax(1)
             nodes = slice(pointers[start], pointers[chosen[-1] + 1])
             owner = np.repeat(chosen - start, np.diff(pointers[start : chosen[-1] + 2]))
-            right += int(counts[nodes][classes[nodes] == best[owner]].sum())
-        return right / bags.rows
+            np.add.at(confusion, (classes[nodes], best[owner]), counts[nodes])
+        return confusion
 
     def calibrate(self, bags: Bags, most: int, rng: np.random.Generator, batch: int = 4096) -> None:
         """Set the statistics the classifier standardises by from at most `most` of the bags, by the rows in each."""

@@ -44,6 +44,7 @@ KMEANS_CODES = 2048
 _SAMPLE_ROWS = 4096
 _SAMPLE_SITES = 1 << 16  # of the sampled rows that are clustered
 _SITES = 1 << 14  # sites whose activations are held at once
+_MOST_CONFUSED = 100  # classes whose confusion is kept
 _CACHED_ROWS = 256  # rows of a cache that go through a layer at once
 _PROJECTED = 64
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
@@ -74,7 +75,7 @@ class Trained:
     """A net, what it was trained on, and what is needed to explain it.
 
     windows, window_counts: per group of the first layer, the commonest windows in token ids (m, width), and their
-    counts.
+    counts; confusion: (classes, classes), [class, prediction], of the held-out rows.
     """
 
     network: Network
@@ -85,6 +86,7 @@ class Trained:
     vocabulary: Vocabulary | None
     windows: list[Int32s] = field(default_factory=list)
     window_counts: list[Int64s] = field(default_factory=list)
+    confusion: Int64s = field(default_factory=lambda: np.zeros((0, 0), np.int64))
 
     def report(self) -> dict[str, Any]:
         """The figures as JSON values; accuracies are null where nothing was held out."""
@@ -95,11 +97,14 @@ class Trained:
     def model(self, columns: dict[str, Any]) -> Model:
         """What `save` writes. columns: `kind`, `input` and `label` of the source, for later sources to be read by.
 
-        Of the report all but the seconds is kept: the same training gives the same file.
+        Of the report all but the seconds is kept: the same training gives the same file. Of few classes it has the
+        confusion too.
         """
         report = self.report()
         for figures in (report, *report["layers"]):
             del figures["seconds"]
+        if len(self.confusion) <= _MOST_CONFUSED:
+            report["confusion"] = self.confusion.tolist()
         lookup, vocabulary = self.network.lookup, self.vocabulary
         if lookup is None or vocabulary is None:
             return Model(self.network, columns, report)
@@ -183,6 +188,7 @@ class _Trainer:
             if self.checkpoint is not None:
                 self.checkpoint.save(self._state(number + 1, 0, None))
         self._finish()
+        trained.confusion = self.fitter.confusion
         trained.rows, trained.valid_accuracy = self.rows, self.reports[-1].valid_accuracy
         trained.seconds = time.perf_counter() - started
         return trained
