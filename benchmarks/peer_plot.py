@@ -1,0 +1,70 @@
+"""Draw a table of peers: accuracy against CPU seconds of training, a panel a data set, bubbles as large as the models.
+
+python -m benchmarks.peer_plot peers.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from pathlib import Path
+from statistics import mean
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+import matplotlib.pyplot as plt
+
+NAMES = {
+    "seqbag": "seqbag",
+    "packed": "seqbag, packed",
+    "fasttext": "fastText",
+    "fasttext_quantised": "fastText, quantised",
+    "sklearn": "scikit-learn",
+    "lightgbm": "LightGBM",
+    "cnn": "CNN (PyTorch)",
+}
+COLOURS = dict(zip(NAMES, ("#d62728", "#ff9896", "#1f77b4", "#9ecae1", "#2ca02c", "#9467bd", "#7f7f7f"), strict=True))
+MACRO = ("adfa", "hdfs")  # classes so unequal that accuracy says little
+
+
+def draw(rows: list[dict[str, str]], out: Path) -> None:
+    """Means over seeds. The area of a bubble goes with the square root of the model's bytes."""
+    datasets = list(dict.fromkeys(row["data"] for row in rows))
+    columns = min(3, len(datasets))
+    lines = -(-len(datasets) // columns)
+    figure, panels = plt.subplots(lines, columns, figsize=(4 * columns, 3.1 * lines), squeeze=False)
+    for panel in panels.flat[len(datasets) :]:
+        panel.set_axis_off()
+    for panel, dataset in zip(panels.flat, datasets, strict=False):
+        measure = "macro_f1" if dataset in MACRO else "accuracy"
+        for peer in NAMES:
+            of = [row for row in rows if row["data"] == dataset and row["peer"] == peer]
+            if of:
+                x, y, size = (mean(float(row[name]) for row in of) for name in ("cpu_seconds", measure, "model_bytes"))
+                panel.scatter(x, y, 8 + size**0.5 / 12, COLOURS[peer], alpha=0.7, edgecolors="white", label=NAMES[peer])
+        panel.set_xscale("log")
+        panel.margins(0.2)
+        panel.set_title(dataset, fontsize=10)
+        panel.set_ylabel("macro-F1" if dataset in MACRO else "accuracy", fontsize=8)
+        panel.set_xlabel("CPU seconds of training", fontsize=8)
+        panel.tick_params(labelsize=7, which="both")
+        panel.grid(alpha=0.3)
+    shown = [name for name in NAMES if any(row["peer"] == name for row in rows)]
+    handles = [plt.Line2D([], [], marker="o", ls="", color=COLOURS[name], label=NAMES[name]) for name in shown]
+    figure.legend(handles=handles, loc="lower center", ncols=len(shown), fontsize=8, frameon=False)
+    figure.suptitle("Area of a bubble: square root of the bytes of the model", fontsize=9)
+    figure.tight_layout(rect=(0, 0.04, 1, 1))
+    figure.savefig(out, dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path)
+    table = parser.parse_args().table
+    with table.open(newline="") as file:
+        draw([*csv.DictReader(file)], table.with_suffix(".png"))
+
+
+if __name__ == "__main__":
+    main()
