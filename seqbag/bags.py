@@ -129,6 +129,11 @@ class Bags:
         mark_codes(self.pointers, self.codes, self.spans, group * self.regions, self.regions, marks)
         return marks
 
+    def largest(self, group: int) -> int:
+        """The largest code of a group, -1 if there is none."""
+        span = np.repeat(np.arange(self.size * self.spans), np.diff(self.pointers))
+        return int(self.codes[span // self.regions % max(self.groups, 1) == group].max(initial=-1))
+
     def split(self, classes: npt.NDArray[np.bool_]) -> Self:
         """Take the rows of some classes, those for which classes (all,) is true, out of here and into other bags."""
         pointers, labels, counts = self.label_counts()

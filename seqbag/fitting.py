@@ -40,7 +40,7 @@ class Fitter:
         schedule = Schedule.for_rows(counts.bags.rows, self.config.epochs)
         self._run(head, counts, schedule, task, self.progress)
         head.calibrate(counts.bags, _CALIBRATION_BAGS, self.rng)
-        accuracy = head.accuracy(counts.held_out)
+        accuracy = self._measured(head, counts)
         filters = head.filters
         frozen = [filters.frozen(group) for group in range(len(counts.patchers))]
         embedding = None

@@ -7,10 +7,9 @@ train filters and an auxiliary classifier on the counts. A last pass measures th
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
 
@@ -18,12 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag.bags import Bags
-from seqbag.batch import Float32s, ImageColumn, Int32s, Int64s, Rows, Source
+from seqbag.batch import Float32s, ImageColumn, Int32s, Rows, Source
 from seqbag.checkpoint import Arrays, Checkpoint, State, prefixed, under
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
-from seqbag.fitting import UNKNOWN, Fitter
+from seqbag.fitting import Fitter
 from seqbag.kmeans import KMeans
 from seqbag.layer import Maps, embed
 from seqbag.mapcache import MapCache
@@ -35,93 +34,23 @@ from seqbag.polishing import Polisher, views
 from seqbag.progress import Progress, Silent
 from seqbag.projection import Moments, Projection
 from seqbag.regions import Regions
-from seqbag.store import Model, load, to_bytes
-from seqbag.tokens import Encoder, Vocabulary, mask_texts
+from seqbag.statistics import ShardStatistics
+from seqbag.store import load, to_bytes
+from seqbag.tokens import Vocabulary
+from seqbag.trained import LayerReport, Trained, layer_report, listed
 from seqbag.whitening import pooling, whitening
 
-EXACT_CODES = 1 << 18
-KMEANS_CODES = 2048
+KMEANS_CODES = 1024
 _SAMPLE_ROWS = 4096
 _SAMPLE_SITES = 1 << 16  # of the sampled rows that are clustered
 _SITES = 1 << 14  # sites whose activations are held at once
-_MOST_CONFUSED = 100  # classes whose confusion is kept
 _CACHED_ROWS = 256  # rows of a cache that go through a layer at once
-_PROJECTED = 64
+_PROJECTED = 32
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
 _PROCESS = 450 * 10**6  # bytes that the process takes without the bags
 _BAGS_SHARE = 0.3  # of the rest: the bags grow by half, and are copied as they do
 _LEAST_BAGS = 30 * 10**6
-_TAIL = "tail:8,2,1"
-_KEPT_WINDOWS = 2000  # the commonest, kept in the model to explain it
-
-
-@dataclass
-class LayerReport:
-    """Figures of one layer. Accuracies are on held-out rows: of the counts, and of the real forward pass."""
-
-    patches: int
-    distinct: int
-    codebook: int
-    bags: int
-    clusters: int | None
-    proxy_accuracy: float
-    valid_accuracy: float = float("nan")
-    seconds: float = 0.0
-
-
-@dataclass
-class Trained:
-    """A net, what it was trained on, and what is needed to explain it.
-
-    windows, window_counts: per group of the first layer, the commonest windows in token ids (m, width), and their
-    counts; confusion: (classes, classes), [class, prediction], of the held-out rows.
-    """
-
-    network: Network
-    rows: int
-    layers: list[LayerReport]
-    valid_accuracy: float
-    seconds: float
-    vocabulary: Vocabulary | None
-    windows: list[Int32s] = field(default_factory=list)
-    window_counts: list[Int64s] = field(default_factory=list)
-    confusion: Int64s = field(default_factory=lambda: np.zeros((0, 0), np.int64))
-
-    def report(self) -> dict[str, Any]:
-        """The figures as JSON values; accuracies are null where nothing was held out."""
-        figures: dict[str, Any] = {"rows": self.rows, "classes": len(self.network.classes)}
-        figures["layers"] = [{name: _known(value) for name, value in asdict(layer).items()} for layer in self.layers]
-        return {**figures, "valid_accuracy": _known(self.valid_accuracy), "seconds": self.seconds}
-
-    def model(self, columns: dict[str, Any]) -> Model:
-        """What `save` writes. columns: `kind`, `input` and `label` of the source, for later sources to be read by.
-
-        Of the report all but the seconds is kept: the same training gives the same file. Of few classes it has the
-        confusion too.
-        """
-        report = self.report()
-        for figures in (report, *report["layers"]):
-            del figures["seconds"]
-        if len(self.confusion) <= _MOST_CONFUSED:
-            report["confusion"] = self.confusion.tolist()
-        lookup, vocabulary = self.network.lookup, self.vocabulary
-        if lookup is None or vocabulary is None:
-            return Model(self.network, columns, report)
-        words = columns.get("kind") == "text" and self.network.config.tokenizer == "words"
-        masks = mask_texts(len(vocabulary)) if words else {}
-        texts = [masks.get(token) or vocabulary.decode(token) for token in np.flatnonzero(lookup > UNKNOWN).tolist()]
-        windows = [embed(windows, lookup) for windows in self.windows]
-        return Model(self.network, columns, report, texts, windows, self.window_counts)
-
-
-def _listed(classes: tuple[str, ...], most: int = 8) -> str:
-    more = f" and {len(classes) - most} more" if len(classes) > most else ""
-    return f"{len(classes)} classes: {', '.join(classes[:most])}{more}"
-
-
-def _known(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
 
 
 def train(
@@ -142,10 +71,11 @@ class _Trainer:
         self.checkpoint, self.resumed, self.exact = checkpoint, checkpoint.state if checkpoint else None, False
         self.source, self.config, self.progress, self.workers = source, config, progress, workers
         self.rng = np.random.default_rng(config.seed)
-        self.encoder = Encoder("list" if source.kind == "tokens" else config.tokenizer, config.vocabulary)
-        self.vocabulary = Vocabulary(config.vocabulary)
+        images = source.kind == "image"
+        self.shard = None if images else ShardStatistics.none(source.kind, config, budget=self._budget())
+        self.vocabulary = self.shard.vocabulary if self.shard is not None else Vocabulary(config.vocabulary)
         self.sample = RowSample(_SAMPLE_ROWS, config.seed)
-        self.index = ClassIndex()
+        self.index = self.shard.index if self.shard is not None else ClassIndex()
         self.rows = 0
         self.rare: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  # classes of which no row is held out
         self.fingerprint = source.fingerprint
@@ -174,17 +104,7 @@ class _Trainer:
             exact = bool(books) and all(isinstance(book, ExactCodebook) and not book.overflowed for book in books)
             self.exact = exact and clusters is None and self.config.layers == 1
             accuracy = self._fit(number, counts)
-            self.reports.append(
-                LayerReport(
-                    counts.patches,
-                    sum(len(c.counts) for c in counts.codebooks),
-                    sum(c.capacity if isinstance(c, ExactCodebook) else c.k for c in counts.codebooks),
-                    distinct,
-                    clusters,
-                    accuracy,
-                    seconds=time.perf_counter() - layer_started,
-                )
-            )
+            self.reports.append(layer_report(counts, distinct, accuracy, time.perf_counter() - layer_started))
             if self.checkpoint is not None:
                 self.checkpoint.save(self._state(number + 1, 0, None))
         self._finish()
@@ -195,31 +115,14 @@ class _Trainer:
 
     def _count_tokens(self) -> LayerCounts:
         """First pass: classes, vocabulary, row sample, and the exact counts of the first layer."""
-        config = self.config
-        regions = Regions.parse(config.regions or (_TAIL if self.source.kind == "tokens" else "whole"))
-        books = [ExactCodebook(width, config.codebook or EXACT_CODES) for width in config.windows]
-        groups = len(books)
-        bags, held_out = (Bags(groups, regions.count()) for _ in range(2))
-        counts = LayerCounts(self._patchers(), books, regions, bags, held_out, self._budget())
+        assert self.shard is not None
+        counts = self.shard.counts
         for first, rows in self._pass(0, "layer 1: counting windows", counts):
-            labels = self.index.update(rows.labels, first)
-            held = hold_out(first, len(rows), config.valid_fraction, config.seed)
-            maps = self._first_maps(rows)
-            self.sample.update(maps, first)
-            counts.update(maps, labels, held, np.empty((len(rows), 0), np.float16))
+            self.sample.update(self.shard.update(rows, first), first)
             self.rows += len(rows)
-        if counts.patches == 0:
-            raise DataError(f"{self.source.describe()}: every row is empty, there is nothing to learn from")
-        classes, order = self.index.order()
-        if counts.bags.rows == 0:
-            raise DataError(f"all {self.rows} rows are held out: give a smaller --valid-fraction")
-        counts.bags.relabel(order)
-        counts.held_out.relabel(order)
-        self.network.classes = classes
-        self.rare = counts.train_rare(len(classes))
-        self.network.lookup = self._lookup(counts)
-        self._explain(counts)
-        self.progress.note(f"{_listed(classes)}; {counts.held_out.rows:,} of {self.rows:,} rows held out")
+        self.network.classes, self.rare, self.network.lookup = self.shard.settle(self.source.describe())
+        self.trained.explain(counts)
+        self.progress.note(f"{listed(self.network.classes)}; {counts.held_out.rows:,} of {self.rows:,} rows held out")
         return counts
 
     def _whiten(self) -> None:
@@ -238,25 +141,6 @@ class _Trainer:
         sample = self.sample.maps()
         some = sample.part(0, min(len(sample), _WHITENING_ROWS))
         self.network.layers.append(whitening(some, patcher, activation, pooling(grid)))
-
-    def _first_maps(self, rows: Rows) -> Maps:
-        """Hashed token ids of a batch; the tokens are counted and their text is learned."""
-        assert not isinstance(rows.input, ImageColumn)
-        ids, offsets, spans = self.encoder.locate(rows.input)
-        self.vocabulary.update(ids, spans)
-        return Maps(ids, offsets)
-
-    def _lookup(self, counts: LayerCounts) -> Int32s:
-        """Embedding row of each hashed token id: tokens of held-out rows alone are as unknown as any other."""
-        lookup = np.full(self.config.vocabulary, UNKNOWN, np.int32)
-        seen = np.zeros(self.config.vocabulary, np.bool_)
-        for group, book in enumerate(counts.codebooks):
-            assert isinstance(book, ExactCodebook)
-            seen[book.windows[counts.bags.used(group, book.size)]] = True
-        tokens = np.flatnonzero(seen[1:]) + 1
-        lookup[0] = 0
-        lookup[tokens] = np.arange(2, 2 + len(tokens), dtype=np.int32)
-        return lookup
 
     def _count_vectors(self, number: int) -> LayerCounts:
         """A later pass: rows go through the frozen layers, their windows to the nearest of k centroids."""
@@ -476,6 +360,8 @@ class _Trainer:
         self.rng.bit_generator.state = values["rng"]
         self.reports += [LayerReport(**report) for report in values["reports"]]
         self.vocabulary = self.trained.vocabulary = Vocabulary.from_arrays(under("vocabulary", arrays))
+        if self.shard is not None:
+            self.shard.vocabulary = self.vocabulary
         self.sample.restore(under("sample", arrays))
         if self.reports:
             network = load(checkpoint.read_network(values["pass"], values["network"])).network
@@ -510,11 +396,3 @@ class _Trainer:
         if self.network.lookup is None:
             return maps
         return Maps(embed(maps.values.astype(np.int32, copy=False), self.network.lookup), maps.offsets)
-
-    def _explain(self, counts: LayerCounts) -> None:
-        """Keep the commonest windows, for `inspect`."""
-        for book in counts.codebooks:
-            assert isinstance(book, ExactCodebook)
-            commonest = np.argsort(-book.counts, kind="stable")[:_KEPT_WINDOWS]
-            self.trained.windows.append(book.windows[commonest])
-            self.trained.window_counts.append(book.counts[commonest])

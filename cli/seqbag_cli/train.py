@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from seqbag.batch import Source
     from seqbag.checkpoint import Checkpoint
     from seqbag.progress import Progress
-    from seqbag.trainer import Trained
+    from seqbag.trained import Trained
 
 _READING_SHARE = 4  # of --memory, one part in this many is the reader's
 
