@@ -152,7 +152,7 @@ class Head:
                 bags.pointers, bags.codes, bags.counts, chosen, bags.spans, group * bags.regions, bags.regions,
                 self._slots[group], self._unique[group],
             )  # fmt: skip
-            distinct = windows[self._unique[group][:known]]
+            distinct = windows.take(self._unique[group][:known], 0)
             before = self.filters.forward(group, distinct)
             after = before if self.activation == RELU else before.copy()
             activate(after, self.activation)

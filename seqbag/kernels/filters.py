@@ -69,23 +69,26 @@ def add_rows(tables: Any, tokens: Any, bias: Any, start: int, stop: int, out: An
 
     tables: (width, tokens, filters) float32; tokens: (m, width) int32; out: (m, filters).
     """
+    first = bias[start:stop]
     for v in range(len(tokens)):
-        for f in range(start, stop):
-            out[v, f] = bias[f]
+        own = out[v, start:stop]  # rows as arrays of their own, else the loops over filters are not vectorised
+        for f in range(len(own)):
+            own[f] = first[f]
         for p in range(tokens.shape[1]):
-            t = tokens[v, p]
-            for f in range(start, stop):
-                out[v, f] += tables[p, t, f]
+            more = tables[p, tokens[v, p], start:stop]
+            for f in range(len(own)):
+                own[f] += more[f]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def scatter_rows(gradient: Any, tokens: Any, start: int, stop: int, tables: Any) -> None:
     """Adjoint of `add_rows`: add gradient[v] to tables[p, tokens[v, p]] for filters start .. stop."""
     for v in range(len(tokens)):
+        more = gradient[v, start:stop]
         for p in range(tokens.shape[1]):
-            t = tokens[v, p]
-            for f in range(start, stop):
-                tables[p, t, f] += gradient[v, f]
+            own = tables[p, tokens[v, p], start:stop]
+            for f in range(len(own)):
+                own[f] += more[f]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
