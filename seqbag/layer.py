@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -43,7 +44,7 @@ class Maps:
             index, offsets = patcher.ragged_index(self.offsets)
             return gather(self.values, index), offsets, None
         index = patcher.grid_index(self.grid)
-        per_example = self.values.reshape(len(self), int(np.prod(self.grid)), -1)
+        per_example = self.values.reshape(len(self), math.prod(self.grid), *self.values.shape[1:])
         offsets = np.arange(len(self) + 1, dtype=np.int64) * len(index)
         return gather(per_example, index), offsets, patcher.out_shape(self.grid)
 
@@ -119,7 +120,7 @@ class Layer:
         if self.pooling and maps.grid is not None:
             pooler = Patcher(self.pooling, self.pooling, "valid")
             index, grid = pooler.grid_index(maps.grid), pooler.out_shape(maps.grid)
-            values = maps.values.reshape(len(maps), -1, self.channels)
+            values = maps.values.reshape(len(maps), math.prod(maps.grid), self.channels)
             out = np.empty((len(maps), len(index), self.channels), np.float32)
             (pool_max if signs else pool_mean)(values, index, out)
             offsets = np.arange(len(maps) + 1, dtype=np.int64) * len(index)

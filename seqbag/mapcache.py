@@ -58,7 +58,7 @@ class MapCache:
         for view, halves in enumerate(features or []):
             self.features[self.rows * self.views + view : stop * self.views : self.views] = halves
         for view, maps in enumerate(views):
-            values = maps.values.reshape(len(labels), -1, self.channels).astype(np.float16).view(np.uint16)
+            values = maps.values.reshape(len(labels), *self._halves.shape[1:]).astype(np.float16).view(np.uint16)
             self._halves[self.rows * self.views + view : stop * self.views : self.views] = values
         self._labels[self.rows : stop], self._held[self.rows : stop] = labels, held
         self.rows = stop

@@ -168,6 +168,8 @@ class _Trainer:
                 counts.update(outputs, labels, held, halves[view], training_only=view > 0)
             if keep is not None:
                 keep.update([maps for _, maps in forward], labels, held, halves)
+        if counts.bags.rows == 0:
+            raise self._all_held_out()
         return counts
 
     def _forwarded(
@@ -385,6 +387,9 @@ class _Trainer:
         self.rng.bit_generator.state = values["rng"]  # what made the codebooks has drawn from it meanwhile
         self.resumed = None
         return int(values["done"])
+
+    def _all_held_out(self) -> DataError:
+        return DataError(f"all {self.rows} rows are held out: give a smaller --valid-fraction")
 
     def _changed(self) -> DataError:
         return DataError(f"{self.source.describe()} changed between passes: train again on data that stays as it is")

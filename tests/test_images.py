@@ -13,6 +13,7 @@ from seqbag.config import TrainConfig
 from seqbag.errors import DataError, UsageError
 from seqbag.kernels.maps import pool_max, pool_mean
 from seqbag.layer import Layer, Maps
+from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.prediction import predict
 from seqbag.projection import Moments
@@ -179,3 +180,24 @@ def test_mirrored_images_are_answered_too(tmp_path: Path) -> None:
     words = open_source(str(write_parquet(tmp_path / "words.parquet", {"text": ["a"], "label": ["b"]})))
     with pytest.raises(UsageError, match="only images can be mirrored"):
         next(predict(network, words, flips=True))
+
+
+def test_images_that_are_all_held_out_and_of_one_class(tmp_path: Path) -> None:
+    pixels, _ = stripes(4, (8, 8, 3))
+    path = write_hub_images(tmp_path / "few.parquet", pixels, [0, 1, 0, 1], ["a", "b"])
+    with pytest.raises(DataError, match="all 4 rows are held out: give a smaller --valid-fraction"):
+        train(open_source(str(path)), replace(SMALL, valid_fraction=0.999999))
+    path = write_hub_images(tmp_path / "one.parquet", pixels, [1, 1, 1, 1], ["a", "b"])
+    with pytest.raises(DataError, match="only 'b'"):
+        train(open_source(str(path)), SMALL)
+
+
+def test_no_images() -> None:
+    patcher = Patcher((3, 3), (1, 1), "same")
+    layer = Layer((patcher,), (np.ones((9, 2), np.float32),), (np.zeros(2, np.float32),), "relu", Regions("grid", (2,)),
+                  pooling=(2, 2))  # fmt: skip
+    features, outputs = Network(SMALL, ("a", "b"), None, [layer]).forward(
+        Maps(np.empty((0, 1), np.uint8), np.zeros(1, np.int64), (4, 4))
+    )
+    assert features.shape == (0, 12)
+    assert (len(outputs), outputs.grid) == (0, (2, 2))

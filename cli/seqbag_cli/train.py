@@ -37,10 +37,17 @@ _READING_SHARE = 4  # of --memory, one part in this many is the reader's
 
 def setting(flag: str, name: str, help_text: str, **kind: Any) -> Callable[[Function], Function]:
     """An option that sets one field of TrainConfig, whose default it shows and leaves alone."""
-    default = getattr(TrainConfig, name)
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    told = "" if default is None else f"  [default: {shown if name != 'memory' else size_text(default)}]"
+    default, images = _shown(name, TrainConfig()), _shown(name, TrainConfig.for_kind("image"))
+    known = [default] * bool(default) + [f"for images {images}"] * (images != default)
+    told = f"  [default: {'; '.join(known)}]" if known else ""
     return click.option(flag, name, help=help_text + told, **kind)
+
+
+def _shown(name: str, config: TrainConfig) -> str:
+    value = getattr(config, name)
+    if name == "memory":
+        return size_text(value)
+    return "" if value is None else ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 @click.command(epilog='Example: seqbag train --source "logs/*.parquet" --where "level <> \'DEBUG\'" --out app.seqbag')
