@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Workers:
@@ -27,6 +30,24 @@ class Workers:
         work(edges[0], edges[1])
         for future in futures:
             future.result()
+
+    def ahead(self, items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
+        """Each item with what work makes of it, in order; the next is worked on while the caller uses this one.
+
+        work must not change anything that the caller reads.
+        """
+        if self._pool is None:
+            for item in items:
+                yield item, work(item)
+            return
+        waiting: tuple[Item, Future[Result]] | None = None
+        for item in items:
+            started = item, self._pool.submit(work, item)
+            if waiting is not None:
+                yield waiting[0], waiting[1].result()
+            waiting = started
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
 
     def __enter__(self) -> Self:
         return self

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from seqbag.bagclusters import cluster_bags
 from seqbag.bags import Bags, Halves
-from seqbag.batch import ImageColumn, Int32s, LabelColumn, Rows, Source
+from seqbag.batch import ImageColumn, Int32s, Int64s, LabelColumn, Rows, Source
 from seqbag.checkpoint import prefixed, under
 from seqbag.codebook import ExactCodebook
 from seqbag.errors import DataError
@@ -23,6 +23,7 @@ from seqbag.regions import Regions
 
 BATCH_ROWS = 8192
 _MOST_CLASSES = 65_536
+Windows: TypeAlias = tuple[npt.NDArray[np.generic], Int64s, tuple[int, ...] | None]  # as `Maps.windows` gives them
 _KEPT_ROWS = 2  # of a class that are trained on before one is held out
 
 
@@ -201,17 +202,21 @@ class LayerCounts:
         return True
 
     def update(
-        self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves, training_only: bool = False
-    ) -> None:
+        self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves, training_only: bool = False,
+        windows: list[Windows] | None = None,
+    ) -> None:  # fmt: skip
         """Count a batch: its windows into the codebooks, its examples into the bags.
 
-        training_only: leave the examples that are held out, as of images that are mirrored.
+        training_only: leave the examples that are held out, as of images that are mirrored; windows: of each group, if
+        they were cut already.
         """
-        codes, offsets, grid = [], maps.offsets, maps.grid
-        for patcher, codebook in zip(self.patchers, self.codebooks, strict=True):
-            windows, offsets, grid = maps.windows(patcher)
-            codes.append(_codes(codebook, windows))
-            self.patches += len(windows)
+        if windows is None:
+            windows = [maps.windows(patcher) for patcher in self.patchers]
+        offsets, grid = windows[-1][1:] if windows else (maps.offsets, maps.grid)
+        codes = []
+        for (cut, _, _), codebook in zip(windows, self.codebooks, strict=True):
+            codes.append(_codes(codebook, cut))
+            self.patches += len(cut)
         segments = self.regions.segments(offsets, grid)
         table = np.stack(codes) if codes else np.empty((0, len(segments)), np.int32)
         for bags, rows in ((self.bags, np.flatnonzero(~held)), (self.held_out, np.flatnonzero(held))):

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -30,17 +30,18 @@ from seqbag.fitting import UNKNOWN, Fitter
 from seqbag.layer import Maps
 from seqbag.network import Network
 from seqbag.parallel import Workers
-from seqbag.passes import ClassIndex, LayerCounts, hold_out, stream
+from seqbag.passes import ClassIndex, LayerCounts, Windows, hold_out, stream
 from seqbag.patches import Patcher
 from seqbag.progress import Progress, Silent
 from seqbag.regions import Regions
 from seqbag.store import FORMAT, read_tensors, write_atomically
-from seqbag.tokens import Encoder, Vocabulary
+from seqbag.tokens import Encoder, Spans, Vocabulary
 from seqbag.trained import Trained, layer_report
 
 EXACT_CODES = 1 << 18
 _TAIL = "tail:8,2,1"
 _KEY = "seqbag.statistics"
+Prepared: TypeAlias = tuple[Maps, Spans, list[Windows]]
 
 
 @dataclass
@@ -88,16 +89,21 @@ class ShardStatistics:
             statistics.update(rows, first_row + first)
         return statistics
 
-    def update(self, rows: Rows, first: int) -> Maps:
-        """Count a batch whose first row has the number `first`. Returns its token ids."""
+    def prepare(self, rows: Rows) -> Prepared:
+        """What can be made of a batch without knowing those before it: its tokens, where they stand, its windows."""
         assert not isinstance(rows.input, ImageColumn)
-        labels = self.index.update(rows.labels, first)
-        held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
         encoder = Encoder("list" if self.kind == "tokens" else self.config.tokenizer, self.config.vocabulary)
         ids, offsets, spans = encoder.locate(rows.input)
-        self.vocabulary.update(ids, spans)
         maps = Maps(ids, offsets)
-        self.counts.update(maps, labels, held, np.empty((len(rows), 0), np.float16))
+        return maps, spans, [maps.windows(patcher) for patcher in self.counts.patchers]
+
+    def update(self, rows: Rows, first: int, prepared: Prepared | None = None) -> Maps:
+        """Count a batch whose first row has the number `first`. Returns its token ids."""
+        maps, spans, windows = self.prepare(rows) if prepared is None else prepared
+        labels = self.index.update(rows.labels, first)
+        held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
+        self.vocabulary.update(maps.values.astype(np.int32, copy=False), spans)
+        self.counts.update(maps, labels, held, np.empty((len(rows), 0), np.float16), windows=windows)
         self.rows += len(rows)
         return maps
 

@@ -8,7 +8,7 @@ train filters and an auxiliary classifier on the counts. A last pass measures th
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Any
@@ -117,8 +117,8 @@ class _Trainer:
         """First pass: classes, vocabulary, row sample, and the exact counts of the first layer."""
         assert self.shard is not None
         counts = self.shard.counts
-        for first, rows in self._pass(0, "layer 1: counting windows", counts):
-            self.sample.update(self.shard.update(rows, first), first)
+        for first, rows, prepared in self._pass(0, "layer 1: counting windows", counts, self.shard.prepare):
+            self.sample.update(self.shard.update(rows, first, prepared), first)
             self.rows += len(rows)
         self.network.classes, self.rare, self.network.lookup = self.shard.settle(self.source.describe())
         self.trained.explain(counts)
@@ -181,7 +181,7 @@ class _Trainer:
         """
         kept, self.kept = self.kept, None
         if kept is None:
-            for first, batch in self._pass(number, task, counts, self.polisher is None):
+            for first, batch, _ in self._pass(number, task, counts, resumable=self.polisher is None):
                 labels = self._labels(batch, first)
                 chosen = np.flatnonzero(drawn(first, len(batch), fraction, self.config.seed))
                 held, labels = self._held(first, labels)[chosen], labels[chosen]
@@ -270,7 +270,7 @@ class _Trainer:
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
         number, fraction = self.config.layers, min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
         if self.exact:
-            for first, rows in self._pass(number, "measuring", counts):
+            for first, rows, _ in self._pass(number, "measuring", counts):
                 labels = self._labels(rows, first)
                 held = self._held(first, labels)
                 chosen = np.flatnonzero(held & drawn(first, len(rows), fraction, self.config.seed))
@@ -309,17 +309,21 @@ class _Trainer:
             raise self._changed()
         return self.index.order()[1][labels]
 
-    def _pass(self, number: int, task: str, counts: LayerCounts, resumable: bool = True) -> Iterator[tuple[int, Rows]]:
+    def _pass(
+        self, number: int, task: str, counts: LayerCounts, prepare: Callable[[Rows], Any] = len, resumable: bool = True
+    ) -> Iterator[tuple[int, Rows, Any]]:
         """The rows of pass `number` that are still to be counted, with the bags kept in budget and checkpoints made.
 
-        Raises DataError if the rows are seen to be others than in the pass before.
+        prepare: what is made of a batch beside the counting of the one before. Raises DataError if the rows are seen
+        to be others than in the pass before.
         """
         done, read = self._restore_counts(number, counts), 0
-        for first, rows in stream(self.source, self.progress, task):
+        batches = stream(self.source, self.progress, task)
+        for (first, rows), prepared in self.workers.ahead(batches, lambda batch: prepare(batch[1])):
             read = first + len(rows)
             if first < done:
                 continue
-            yield first, rows
+            yield first, rows, prepared
             if counts.shrink(self.rng, self.config.threads):
                 self.progress.note(f"{task}: the bags outgrew their memory and were clustered to {counts.bags.size:,}")
             if self.checkpoint is not None and resumable:

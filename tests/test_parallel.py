@@ -47,3 +47,19 @@ def test_the_threads_end_with_the_block():
         workers.split(9, lambda start, stop: None)
         assert threading.active_count() > before
     assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_work_ahead_keeps_the_order(threads):
+    with Workers(threads) as workers:
+        assert list(workers.ahead(range(20), lambda item: item * item)) == [(i, i * i) for i in range(20)]
+        assert list(workers.ahead([], str)) == []
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_ahead_fails_where_its_item_is_due(threads):
+    seen = []
+    with Workers(threads) as workers, pytest.raises(ZeroDivisionError):
+        for item, _ in workers.ahead([1, 2, 0, 4], lambda item: 1 // item):
+            seen.append(item)
+    assert seen == [1, 2]
