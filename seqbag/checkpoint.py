@@ -56,8 +56,12 @@ class Checkpoint:
             raise DataError(
                 f"{self.folder} cannot be written ({error.strerror}): choose another place with --work-dir"
             ) from error
-        if self._resume and self.file.exists():
-            self.state = self._read()
+        try:
+            if self._resume and self.file.exists():
+                self.state = self._read()
+        except BaseException:
+            self._lock.close()
+            raise
         return self
 
     def __exit__(

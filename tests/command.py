@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -33,3 +34,11 @@ def fails(code: int, message: str, *args: object, cwd: Path | None = None) -> No
     assert (lines[-1] if lines else "", done.returncode) == (f"seqbag: {message}", code)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
+
+
+def wait_for_layer(work: Path, patience: float = 100) -> None:
+    """Until a train that works in this folder has a checkpoint with its first layer in it."""
+    layer, checkpoint, deadline = work / "network-1", work / "checkpoint", time.monotonic() + patience
+    while not layer.exists() or layer.stat().st_mtime_ns > checkpoint.stat().st_mtime_ns:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)

@@ -6,6 +6,7 @@ import glob
 import hashlib
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 
 from seqbag.errors import DataError
@@ -84,4 +85,6 @@ class Files:
             status = os.stat(path)
         except OSError as error:
             raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+        if not stat.S_ISREG(status.st_mode):  # a pipe cannot be read a second time, and may never end
+            raise DataError(f"{path}: not a regular file; save it to one, or pipe it into `seqbag predict MODEL -`")
         return status.st_size, status.st_mtime_ns
