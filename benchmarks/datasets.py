@@ -66,11 +66,11 @@ def generate(folder: Path, rows: int = 50_000) -> None:
 
     command = [sys.executable, str(_GENERATOR), "--rows", str(rows), "--seed", "1", "--split", "0.2", "--sessions"]
     subprocess.run([*command, "--out", str(folder)], check=True, stdout=subprocess.DEVNULL)
-    for kind in ("", "sessions_"):
+    for name, suffix in (("lines", ""), ("sessions", "_sessions")):
         parts = " UNION ALL ".join(
-            f"SELECT *, '{split}' AS split FROM read_parquet('{folder}/{kind}{split}.parquet')" for split in ROWS
+            f"SELECT *, '{split}' AS split FROM read_parquet('{folder}/{split}{suffix}.parquet')" for split in ROWS
         )
-        duckdb.sql(f"COPY ({parts}) TO '{folder}/{'sessions' if kind else 'lines'}.parquet'")
+        duckdb.sql(f"COPY ({parts}) TO '{folder}/{name}.parquet'")
 
 
 def plain(dataset: Dataset, data: Path, out: Path) -> None:

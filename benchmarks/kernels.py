@@ -10,12 +10,9 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
-import platform
-import subprocess
+import tempfile
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -23,10 +20,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from numba import njit, types
+from numba.extending import intrinsic
 from threadpoolctl import threadpool_limits
 
+from benchmarks.datasets import generate
+from benchmarks.machine import machine
+from seqbag.bags import Bags
+from seqbag.batch import TextColumn
+from seqbag.classifier import Classifier
+from seqbag.codebook import ExactCodebook
+from seqbag.filters import TokenFilters
+from seqbag.head import Head, Schedule
 from seqbag.kernels.assign import Searcher
+from seqbag.kernels.filters import sum_rows
+from seqbag.layer import Layer, Maps
+from seqbag.parallel import Workers
+from seqbag.passes import LayerCounts
 from seqbag.patches import Patcher, gather
+from seqbag.regions import Regions
+from seqbag.stages import BitStage, pack
+from seqbag.tokens import Encoder
+from seqbag_connectors import open_source
+
+FILTERS, CODES, BAGS, ENTRIES = 96, 200_000, 20_000, 40  # of the sums: rows of 77 MB, so that memory is the limit
+SIDE, CHANNELS = 16, 256  # of the convolution of bits
+WIDTHS, TOKENS, EXAMPLES, HIDDEN = (1, 3), 40, 50_000, 128  # of the head; its examples are 12 letters long
 
 
 class Work(NamedTuple):
@@ -83,6 +102,86 @@ def gather_images(side: int, channels: int, dtype: npt.DTypeLike) -> Work:
     return Work(lambda: gather(images, index), images.nbytes * 9, "byte")
 
 
+def pooled_sums(forward: bool) -> Work:
+    """Sums of rows of 96 filters: segments from codes met at random, or codes from segments. Counted: rows read."""
+    rng = np.random.default_rng(0)
+    sources, sums = (CODES, BAGS) if forward else (BAGS, CODES)
+    entries = BAGS * ENTRIES
+    pointers = np.linspace(0, entries, sums + 1).astype(np.int32)
+    indexes, weights = rng.integers(0, sources, entries).astype(np.int32), np.ones(entries, np.float32)
+    rows, out = np.ones((sources, FILTERS), np.float32), np.empty((sums, FILTERS), np.float32)
+    return Work(lambda: sum_rows(pointers, indexes, weights, rows, 0, sums, out), entries * FILTERS * 4, "byte")
+
+
+def bit_convolution() -> Work:
+    """3 x 3 windows of 256 signs, 256 ternary filters, 16 x 16 sites. Counted: words xor-ed, masked, counted, added."""
+    rng = np.random.default_rng(0)
+    weights = rng.choice([-1, 0, 1], (9 * CHANNELS, CHANNELS)).astype(np.float32)
+    layer = Layer((Patcher((3, 3), (1, 1), "same"),), (weights,), (np.full(CHANNELS, 0.5, np.float32),), "sign",
+                  Regions("whole"))  # fmt: skip
+    values = rng.choice([-1, 1], (SIDE * SIDE, CHANNELS)).astype(np.float32)
+    stage = BitStage(layer, np.array([[0, CHANNELS]]))
+    bits = Maps(pack(values), np.array([0, SIDE * SIDE]), (SIDE, SIDE))
+    return Work(lambda: stage(bits), SIDE * SIDE * CHANNELS * 9 * CHANNELS / 64, "word")
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _ones(typing: Any, word: Any) -> Any:
+    return types.uint64(types.uint64), lambda context, builder, signature, args: builder.ctpop(args[0])
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _count(words: Any, times: int) -> Any:
+    total = np.uint64(0)
+    for turn in range(times):
+        mask = np.uint64(turn)
+        for i in range(len(words)):
+            total += _ones(words[i] ^ mask)
+    return total
+
+
+def bit_counts() -> Work:
+    """The instruction alone: words in the first cache xor-ed with one in a register, counted, added."""
+    words = np.arange(2048, dtype=np.uint64)
+    return Work(lambda: _count(words, 10_000), 2048 * 10_000, "word")
+
+
+def tokenise() -> Work:
+    """Text of 100,000 generated log lines to ids of `words`."""
+    with tempfile.TemporaryDirectory() as folder:
+        generate(Path(folder), 100_000)
+        source = open_source(f"{folder}/lines.parquet", text="message")
+        columns = [rows.input for rows in source.batches(8192)]
+    encoder = Encoder("words", 1 << 15)
+    assert all(isinstance(column, TextColumn) for column in columns)
+    size = sum(int(column.offsets[-1] - column.offsets[0]) for column in columns)  # type: ignore[union-attr]
+    return Work(lambda: [encoder.encode(column) for column in columns], size, "byte")  # type: ignore[arg-type]
+
+
+def head_epoch() -> Work:
+    """An epoch of a head of 96 filters a width on 50,000 examples of 12 letters, windows of 1 and 3."""
+    rng, offsets = np.random.default_rng(0), np.arange(0, 12 * EXAMPLES + 1, 12)
+    maps = Maps(rng.integers(2, TOKENS, 12 * EXAMPLES).astype(np.int32), offsets)
+    patchers = tuple(Patcher((width,), (1,), "same") for width in WIDTHS)
+    books, whole = [ExactCodebook(width, 1 << 17) for width in WIDTHS], Regions("whole")
+    counts = LayerCounts(patchers, books, whole, Bags(2, 1), Bags(2, 1))
+    labels = rng.integers(0, 10, EXAMPLES).astype(np.int32)
+    counts.update(maps, labels, np.zeros(EXAMPLES, np.bool_), np.empty((EXAMPLES, 0), np.float16))
+    workers = Workers(1)
+    filters = TokenFilters(TOKENS, 32, WIDTHS, FILTERS, rng, workers)
+    classifier = Classifier(2 * FILTERS + 1, HIDDEN, 10, rng)
+    head = Head([book.windows for book in books], filters, classifier, whole, 1, "relu", workers)
+    even, schedule = np.ones(10, np.float32), Schedule(1, 2048, 0.01)
+    return Work(lambda: head.fit(counts.bags, counts.held_out, schedule, rng, even, 0.0, 0.0), EXAMPLES, "example")
+
+
+def head_products() -> Work:
+    """The matrix products of that epoch's hidden layer alone: forward, and backward to weights and features."""
+    x, w = np.ones((2048, 2 * FILTERS + 1), np.float32), np.ones((2 * FILTERS + 1, HIDDEN), np.float32)
+    g = np.ones((2048, HIDDEN), np.float32)
+    return Work(lambda: [(x @ w, x.T @ g, g @ w.T) for _ in range(20)], 20 * 2048, "example")
+
+
 KERNELS = [
     *(
         Kernel(f"nearest {dims} dims {k} centroids", partial(nearest, dims, k, threads), blas, threads, bar)
@@ -93,42 +192,40 @@ KERNELS = [
     Kernel("gather token ids, window 3", gather_tokens, partial(memcpy, 48_000_000)),
     Kernel("gather 32 x 32 x 3 uint8", partial(gather_images, 32, 3, np.uint8), partial(memcpy, 50_000_000)),
     Kernel("gather 16 x 16 x 64 float32", partial(gather_images, 16, 64, np.float32), partial(memcpy, 200_000_000)),
+    Kernel("count-weighted sums, forward", partial(pooled_sums, True), partial(memcpy, 300_000_000)),
+    Kernel("count-weighted sums, backward", partial(pooled_sums, False), partial(memcpy, 300_000_000)),
+    Kernel("convolution of bits", bit_convolution, bit_counts),
+    Kernel("tokeniser words, 0.1 GB/s asked for", tokenise, partial(memcpy, 10_000_000)),
+    Kernel("head epoch against its products", head_epoch, head_products),
 ]
 
 
-def seconds(work: Work) -> float:
-    start = time.perf_counter()
+def seconds(work: Work, threads: int) -> float:
+    """CPU seconds on one thread, so that what else the machine does takes none; else seconds."""
+    clock = time.process_time if threads == 1 else time.perf_counter
+    start = clock()
     work.run()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def measure(kernel: Kernel, runs: int) -> dict[str, object]:
     """Time a kernel and its limit in turn, `runs` times each after one to warm up."""
     with threadpool_limits(kernel.threads):
         work, limit = kernel.run(), kernel.limit()
-        pairs = [(work.amount / seconds(work), limit.amount / seconds(limit)) for _ in range(runs + 1)][1:]
+        pairs = [
+            (work.amount / seconds(work, kernel.threads), limit.amount / seconds(limit, kernel.threads))
+            for _ in range(runs + 1)
+        ][1:]
     return {
         "kernel": kernel.name,
         "threads": kernel.threads,
         "unit": f"G{work.unit}/s",
-        "rate": round(median(rate for rate, _ in pairs) / 1e9, 2),
-        "limit": round(median(rate for _, rate in pairs) / 1e9, 2),
+        "rate": round(median(rate for rate, _ in pairs) / 1e9, 5),
+        "limit": round(median(rate for _, rate in pairs) / 1e9, 5),
         "ratio": round(median(rate / limit for rate, limit in pairs), 3),
         "bar": kernel.bar or "",
         "runs": runs,
     }
-
-
-def machine() -> dict[str, object]:
-    """When, where and on what code this was measured."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        cpu = platform.machine()
-    git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"machine": f"{cpu} x {os.cpu_count()}", "commit": git.stdout.strip() or "unknown", "time": when}
 
 
 def main() -> None:
@@ -143,7 +240,7 @@ def main() -> None:
         if args.only in kernel.name:
             row = measure(kernel, args.runs)
             rows.append(row | machine())
-            text = "{kernel:36}{threads:>8}{rate:>9}{limit:>9}{ratio:>8}{bar:>6}  {unit}"
+            text = "{kernel:36}{threads:>8}{rate:>9.4g}{limit:>9.4g}{ratio:>8}{bar:>6}  {unit}"
             print(text.format(**row), flush=True)
     if args.csv and rows:
         fresh = not args.csv.exists()
