@@ -51,7 +51,8 @@ def label_column(array: Any) -> LabelColumn:
     """A string array, dictionary-encoded: names in the order they first appear, -1 for null."""
     encoded = array.dictionary_encode()
     codes: Int32s = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
-    return LabelColumn(codes, tuple(encoded.dictionary.to_pylist()))
+    names = encoded.dictionary.cast(pa.large_binary()).to_pylist()  # a damaged file may hold what is not UTF-8
+    return LabelColumn(codes, tuple(name.decode(errors="replace") for name in names))
 
 
 def _bytes(buffer: Any) -> UInt8s:
