@@ -8,15 +8,17 @@ import resource
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.kill_resume import generate
-from tests.builders import damage_row_group
+from tests.builders import damage_row_group, write_parquet
 from tests.command import SEQBAG, fails, run, wait_for_layer
 
 SETTINGS = ("--layers", "2", "--epochs", "1", "--filters", "8", "--threads", "1", "--checkpoint-every", "0")
@@ -185,6 +187,24 @@ def test_damaged_row_groups_among_many(source: Path, tmp_path: Path) -> None:
     assert "2 damaged row groups were left out" in done.stderr
     done = run("predict", out, "--source", path, "--skip-bad", "--quiet", "--no-probabilities")
     assert (done.returncode, done.stdout.count("\n")) == (0, ROWS - 2 * 300)
+
+
+def test_labels_that_are_not_utf8_behind_a_damaged_row_group(tmp_path: Path) -> None:
+    """What is left of a damaged file is read by Arrow, which does not look at the bytes of texts."""
+    raw = pa.array([(b"b\x85d", b"good")[i % 2] for i in range(400)], pa.binary())
+    label = pa.StringArray.from_buffers(len(raw), *raw.buffers()[1:])
+    path = write_parquet(tmp_path / "a.parquet", {"message": ["full", "login"] * 200, "label": label}, 100)
+    damage_row_group(path, 1)
+    done = run("train", "--source", path, "--out", tmp_path / "m", *SETTINGS, "--skip-bad")
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+    assert "2 classes: b\N{REPLACEMENT CHARACTER}d, good" in done.stderr
+
+
+def test_the_fuzzer_finds_nothing_at_once() -> None:
+    command = [sys.executable, "-m", "benchmarks.fuzz", "--cases", "60", "--kind", "parquet", "--kind", "text"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "tracebacks 0  crashes 0  hangs 0" in done.stdout
 
 
 def test_two_trains_with_one_output(source: Path, trained: Path, tmp_path: Path) -> None:
