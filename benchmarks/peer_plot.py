@@ -14,6 +14,7 @@ import matplotlib as mpl
 
 mpl.use("Agg")
 import matplotlib.pyplot as plt
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 NAMES = {
     "seqbag": "seqbag",
@@ -44,6 +45,9 @@ def draw(rows: list[dict[str, str]], out: Path) -> None:
                 x, y, size = (mean(float(row[name]) for row in of) for name in ("cpu_seconds", measure, "model_bytes"))
                 panel.scatter(x, y, 8 + size**0.5 / 12, COLOURS[peer], alpha=0.7, edgecolors="white", label=NAMES[peer])
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        panel.xaxis.set_minor_formatter(NullFormatter())
         panel.margins(0.2)
         panel.set_title(dataset, fontsize=10)
         panel.set_ylabel("macro-F1" if dataset in MACRO else "accuracy", fontsize=8)
