@@ -69,6 +69,11 @@ class Bags:
         return self._dense[: self.size].view(np.float16)
 
     @property
+    def visits(self) -> int:
+        """Examples that an epoch is to see: the rows, or the bags where they are clusters of rows."""
+        return self.size if self.clustered else self.rows
+
+    @property
     def nbytes(self) -> int:
         """Bytes that what is counted takes, without the room kept for more."""
         per_bag = 8 * self.spans + 2 * self.width + 8 + 4 + 16  # pointers, features, hash, labels, table

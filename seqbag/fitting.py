@@ -37,7 +37,7 @@ class Fitter:
     def fit(self, counts: LayerCounts, network: Network, task: str) -> tuple[Layer, Classifier, float]:
         """Train a layer on its counts. Returns it, its classifier and the accuracy on the held-out bags."""
         head = self._head(counts, network)
-        schedule = Schedule.for_rows(counts.bags.rows, self.config.epochs)
+        schedule = Schedule.for_rows(counts.bags.visits, self.config.epochs)
         self._run(head, counts, schedule, task, self.progress)
         head.calibrate(counts.bags, _CALIBRATION_BAGS, self.rng)
         accuracy = self._measured(head, counts)
@@ -60,7 +60,7 @@ class Fitter:
             held_out=counts.held_out.sample(_PROBE_BAGS, self.rng),
         )
         whole = _whole(copy.deepcopy(ends))
-        schedule = Schedule.for_rows(ends.bags.rows, self.config.epochs)
+        schedule = Schedule.for_rows(ends.bags.visits, self.config.epochs)
         probe = replace(schedule, epochs=max(1, schedule.epochs // 3))
         scores = []
         for candidate in (whole, ends):
@@ -77,7 +77,7 @@ class Fitter:
         head = Head([], VectorFilters([], 0, self.rng), classifier, Regions("whole"), 1, "relu", self.workers)
         if refit:
             head.calibrate(counts.bags, counts.bags.size, self.rng)
-            schedule = Schedule.for_rows(counts.bags.rows, self.config.epochs)
+            schedule = Schedule.for_rows(counts.bags.visits, self.config.epochs)
             gentle = Schedule(max(1, schedule.epochs // 2), schedule.batch, schedule.rate / 4)
             self._run(head, counts, gentle, task, self.progress)
             head.calibrate(counts.bags, counts.bags.size, self.rng)
@@ -93,7 +93,7 @@ class Fitter:
         config = self.config
         made = Classifier(counts.bags.width, config.hidden, len(classes), self.rng, config.dropout)
         head = Head([], VectorFilters([], 0, self.rng), made, Regions("whole"), 1, "relu", self.workers)
-        schedule = Schedule.for_rows(counts.bags.rows, config.epochs)
+        schedule = Schedule.for_rows(counts.bags.visits, config.epochs)
         schedule = replace(schedule, epochs=-(-schedule.epochs // (2 if final else 4)))
         self._run(head, counts, schedule, task, self.progress)
         head.calibrate(counts.bags, counts.bags.size, self.rng)
@@ -111,7 +111,7 @@ class Fitter:
         progress.begin(task, schedule.epochs, "epochs")
         accuracy = head.fit(
             counts.bags, counts.held_out, schedule, self.rng, self.class_weights(counts.bags, head.classifier.classes),
-            self.config.smoothing_for(counts.bags.rows), self.config.decay, report,
+            self.config.smoothing_for(counts.bags.visits), self.config.decay, report,
         )  # fmt: skip
         progress.end()
         return accuracy
