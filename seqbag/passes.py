@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from seqbag.bagclusters import cluster_bags
 from seqbag.bags import Bags, Halves
-from seqbag.batch import ImageColumn, Int32s, Int64s, LabelColumn, Rows, Source
+from seqbag.batch import Int32s, Int64s, LabelColumn, Rows, Source
 from seqbag.checkpoint import prefixed, under
 from seqbag.codebook import ExactCodebook
 from seqbag.errors import DataError
@@ -27,6 +27,19 @@ Windows: TypeAlias = tuple[npt.NDArray[np.generic], Int64s, tuple[int, ...] | No
 _KEPT_ROWS = 2  # of a class that are trained on before one is held out
 
 
+def complete(labels: LabelColumn | None, first_row: int) -> LabelColumn:
+    """The labels, once none is missing. Raises DataError naming the first row without one."""
+    if labels is None:
+        raise DataError("the source has no labels: name the column with --label")
+    missing = np.flatnonzero(labels.codes < 0)
+    if len(missing):
+        raise DataError(
+            f"row {first_row + int(missing[0]) + 1} has no label ({len(missing)} in this batch): "
+            'leave such rows out with --where "LABEL IS NOT NULL"'
+        )
+    return labels
+
+
 class ClassIndex:
     """Class numbers of label texts, in the order they are first met; `order` sorts them at the end."""
 
@@ -35,14 +48,7 @@ class ClassIndex:
 
     def update(self, labels: LabelColumn | None, first_row: int) -> Int32s:
         """Class numbers (n,) int32. Raises DataError for a null label, or more classes than can be meant."""
-        if labels is None:
-            raise DataError("the source has no labels: name the column with --label")
-        missing = np.flatnonzero(labels.codes < 0)
-        if len(missing):
-            raise DataError(
-                f"row {first_row + int(missing[0]) + 1} has no label ({len(missing)} in this batch): "
-                'leave such rows out with --where "LABEL IS NOT NULL"'
-            )
+        labels = complete(labels, first_row)
         table = np.empty(len(labels.names), np.int32)
         for code, name in enumerate(labels.names):  # a batch's dictionary, not its rows
             table[code] = self.numbers.setdefault(name, len(self.numbers))
@@ -248,10 +254,3 @@ def stream(source: Source, progress: Progress, task: str) -> Iterator[tuple[int,
     progress.end()
     if first == 0:
         raise DataError(f"{source.describe()} has no rows: there is nothing to read")
-
-
-def empty_input(rows: Rows) -> bool:
-    """Whether a batch holds no text at all (images always hold pixels)."""
-    if isinstance(rows.input, ImageColumn):
-        return False
-    return bool(rows.input.offsets[-1] == rows.input.offsets[0])

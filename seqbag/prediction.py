@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from seqbag.batch import Float32s, ImageColumn, Int32s, Rows, Source, TextColumn, TokensColumn
-from seqbag.errors import DataError, UsageError
+from seqbag.errors import UsageError
 from seqbag.mapcache import mirrored
 from seqbag.metrics import Metrics
 from seqbag.network import Network
+from seqbag.passes import complete
 from seqbag.progress import Progress, Silent
 
 BATCH_ROWS = 4096
@@ -88,15 +89,7 @@ def evaluate(
 
 def _labels(rows: Rows, numbers: dict[str, int], first_row: int, unseen: list[str]) -> Int32s:
     """Class numbers (n,), -1 for labels not seen in training, whose names are added to `unseen`."""
-    labels = rows.labels
-    if labels is None:
-        raise DataError("the source has no labels: name the column with --label")
-    missing = np.flatnonzero(labels.codes < 0)
-    if len(missing):
-        raise DataError(
-            f"row {first_row + int(missing[0]) + 1} has no label ({len(missing)} in this batch): "
-            'leave such rows out with --where "LABEL IS NOT NULL"'
-        )
+    labels = complete(rows.labels, first_row)
     new = [name for name in labels.names if name not in numbers and name not in unseen]
     unseen += new[: max(0, _UNSEEN_NAMES - len(unseen))]
     return np.array([numbers.get(name, -1) for name in labels.names], np.int32)[labels.codes]

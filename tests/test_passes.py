@@ -12,7 +12,7 @@ from seqbag.batch import LabelColumn
 from seqbag.codebook import ExactCodebook
 from seqbag.errors import DataError
 from seqbag.layer import Maps
-from seqbag.passes import ClassIndex, LayerCounts, RowSample, concatenate, empty_input, hold_out, stream, take
+from seqbag.passes import ClassIndex, LayerCounts, RowSample, concatenate, hold_out, stream, take
 from seqbag.patches import Patcher
 from seqbag.progress import Silent
 from seqbag.regions import Regions
@@ -113,13 +113,6 @@ def test_stream_numbers_rows_and_refuses_none():
     with pytest.raises(DataError) as error:
         list(stream(MemorySource("text", ([], [])), Silent(), ""))
     assert str(error.value) == "rows in memory has no rows: there is nothing to read"
-
-
-def test_empty_input():
-    for kind, rows in (("text", ["", ""]), ("tokens", [[], []])):
-        batch = next(MemorySource(kind, (rows, ["a", "b"])).batches(9))
-        assert empty_input(batch)
-    assert not empty_input(next(MemorySource("text", (["", "x"], ["a", "b"])).batches(9)))
 
 
 def test_counts_do_not_depend_on_batches():
