@@ -110,7 +110,7 @@ def pooled_sums(forward: bool) -> Work:
     pointers = np.linspace(0, entries, sums + 1).astype(np.int32)
     indexes, weights = rng.integers(0, sources, entries).astype(np.int32), np.ones(entries, np.float32)
     rows, out = np.ones((sources, FILTERS), np.float32), np.empty((sums, FILTERS), np.float32)
-    return Work(lambda: sum_rows(pointers, indexes, weights, rows, 0, sums, out), entries * FILTERS * 4, "byte")
+    return Work(lambda: sum_rows(pointers, indexes, weights, rows, out), entries * FILTERS * 4, "byte")
 
 
 def bit_convolution() -> Work:
@@ -168,9 +168,9 @@ def head_epoch() -> Work:
     labels = rng.integers(0, 10, EXAMPLES).astype(np.int32)
     counts.update(maps, labels, np.zeros(EXAMPLES, np.bool_), np.empty((EXAMPLES, 0), np.float16))
     workers = Workers(1)
-    filters = TokenFilters(TOKENS, 32, WIDTHS, FILTERS, rng, workers)
+    filters = TokenFilters(TOKENS, 32, WIDTHS, FILTERS, rng)
     classifier = Classifier(2 * FILTERS + 1, HIDDEN, 10, rng)
-    head = Head([book.windows for book in books], filters, classifier, whole, 1, "relu", workers)
+    head = Head([book.windows for book in books], filters, classifier, whole, "relu", workers)
     even, schedule = np.ones(10, np.float32), Schedule(1, 2048, 0.01)
     return Work(lambda: head.fit(counts.bags, counts.held_out, schedule, rng, even, 0.0, 0.0), EXAMPLES, "example")
 

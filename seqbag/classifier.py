@@ -9,36 +9,33 @@ import numpy.typing as npt
 
 from seqbag.batch import Float32s
 from seqbag.filters import Gradients, Parameters
+from seqbag.kernels.normalise import normalise, normalise_gradient, weighted_moments
 
 _MOMENTUM = 0.1  # of the running mean and variance of the features
 _CONSTANT = np.float32(1e-8)  # the variance of a feature that does not vary but for rounding, at most
 
 
 @dataclass
-class _Tape:
+class Tape:
     """What the backward pass needs of a forward pass."""
 
     share: Float32s
+    mean: Float32s
+    variance: Float32s
     scale: Float32s
-    features: Float32s
     inputs: Float32s
-    kept: Float32s | None
-    hidden: Float32s
     activity: Float32s
-    kept_hidden: Float32s | None
 
 
 class Classifier:
     """parameters: hidden (d, h), hidden_bias (h,), out (h or d, classes), out_bias (classes,).
 
     mean, scale: (d,) float32, what features are standardised by: of the batch in training (Ioffe and Szegedy 2015,
-    arXiv 1502.03167), running averages of them otherwise, until `standardise` sets them from data.
+    arXiv 1502.03167), running averages of them otherwise (`follow`), until `standardise` sets them from data.
     """
 
-    def __init__(
-        self, features: int, hidden: int, classes: int, rng: np.random.Generator, dropout: float = 0.0
-    ) -> None:
-        self.features, self.hidden, self.classes, self.dropout, self._rng = features, hidden, classes, dropout, rng
+    def __init__(self, features: int, hidden: int, classes: int, rng: np.random.Generator) -> None:
+        self.features, self.hidden, self.classes = features, hidden, classes
         self.parameters: Parameters = {}
         last = features
         if hidden:
@@ -60,64 +57,56 @@ class Classifier:
 
     def logits(self, features: Float32s) -> Float32s:
         """(n, d) features to (n, classes) logits."""
-        values: Float32s = (features - self.mean) * self.scale
+        values = np.empty_like(features)
+        normalise(features, self.mean, self.scale, values)
         if self.hidden:
-            values = np.maximum(values @ self.parameters["hidden"] + self.parameters["hidden_bias"], 0)
+            values = values @ self.parameters["hidden"]
+            values += self.parameters["hidden_bias"]
+            np.maximum(values, 0, out=values)
         out: Float32s = values @ self.parameters["out"] + self.parameters["out_bias"]
         return out
 
-    def training_pass(self, features: Float32s, weights: Float32s) -> tuple[Float32s, _Tape]:
-        """Logits with the batch's own statistics and with dropout, and the tape that `backward` reads.
+    def training_pass(self, features: Float32s, weights: Float32s) -> tuple[Float32s, Tape]:
+        """Logits with the batch's own statistics, and the tape that `backward` and `follow` read.
 
-        features: (n, d); weights: (n,), the rows each stands for, as the statistics are those of the rows.
+        features: (n, d); weights: (n,), the rows each stands for, as the statistics are those of the rows. Changes
+        nothing, so that threads may pass the pieces of a batch at once, each standardised by itself.
         """
         share = weights / weights.sum()
-        mean = share @ features
-        variance = share @ np.square(features - mean)
-        momentum = _MOMENTUM if self._started else 1.0
-        self.mean = (self.mean * (1 - momentum) + momentum * mean).astype(np.float32)
-        self.variance = (self.variance * (1 - momentum) + momentum * variance).astype(np.float32)
-        self._started = True
-        scale = _scale(variance)
-        normal = (features - mean) * scale
-        inputs, kept = self._drop(normal)
-        activity, hidden, kept_hidden = inputs, inputs, None
+        mean, variance = weighted_moments(features, share)
+        scale, inputs = _scale(variance), np.empty_like(features)
+        normalise(features, mean, scale, inputs)
+        activity = inputs
         if self.hidden:
-            hidden = np.maximum(inputs @ self.parameters["hidden"] + self.parameters["hidden_bias"], 0)
-            activity, kept_hidden = self._drop(hidden)
+            activity = inputs @ self.parameters["hidden"]
+            activity += self.parameters["hidden_bias"]
+            np.maximum(activity, 0, out=activity)
         logits = activity @ self.parameters["out"] + self.parameters["out_bias"]
-        return logits, _Tape(share, scale, normal, inputs, kept, hidden, activity, kept_hidden)
+        return logits, Tape(share, mean, variance, scale, inputs, activity)
 
-    def backward(self, gradient: Float32s, tape: _Tape, into: Gradients) -> Float32s:
+    def follow(self, tape: Tape) -> None:
+        """Let the running averages of the statistics follow those of a batch."""
+        momentum = _MOMENTUM if self._started else 1.0
+        self.mean = (self.mean * (1 - momentum) + momentum * tape.mean).astype(np.float32)
+        self.variance = (self.variance * (1 - momentum) + momentum * tape.variance).astype(np.float32)
+        self._started = True
+
+    def backward(self, gradient: Float32s, tape: Tape, into: Gradients) -> Float32s:
         """Gradient (n, classes) of the logits to that of the features (n, d); the parameters' go to `into`."""
         into.values["out"] = tape.activity.T @ gradient
         into.values["out_bias"] = gradient.sum(0)
         gradient = gradient @ self.parameters["out"].T
         if self.hidden:
-            if tape.kept_hidden is not None:
-                gradient *= tape.kept_hidden
-            gradient *= tape.hidden > 0
+            gradient *= tape.activity > 0
             into.values["hidden"] = tape.inputs.T @ gradient
             into.values["hidden_bias"] = gradient.sum(0)
             gradient = gradient @ self.parameters["hidden"].T
-        if tape.kept is not None:
-            gradient *= tape.kept
-        through_mean = gradient.sum(0)
-        through_variance = np.einsum("nd,nd->d", gradient, tape.features)
-        gradient -= tape.share[:, None] * (through_mean + tape.features * through_variance)
-        gradient *= tape.scale
+        normalise_gradient(gradient, tape.inputs, tape.share, tape.scale)
         return gradient
 
     def standardise(self, mean: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> None:
         """Set the statistics that features are standardised by."""
         self.mean, self.variance = mean.astype(np.float32), variance.astype(np.float32)
-
-    def _drop(self, values: Float32s) -> tuple[Float32s, Float32s | None]:
-        if not self.dropout:
-            return values, None
-        kept = (self._rng.random(values.shape, np.float32) >= self.dropout).astype(np.float32)
-        kept /= np.float32(1 - self.dropout)
-        return values * kept, kept
 
 
 def _scale(variance: Float32s) -> Float32s:

@@ -51,7 +51,6 @@ class TrainConfig:
     activation: Activation = "relu"
     hidden: int = 128
     epochs: int | None = None
-    dropout: float = 0.0
     smoothing: float | None = None
     decay: float = 0.0
     balance: float = 0.0
@@ -85,7 +84,7 @@ class TrainConfig:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be {least} or more")
         if self.vocabulary > 2**24:
             raise UsageError(f"vocabulary is {self.vocabulary}: it must be {2**24} or less")
-        for name in ("dropout", "smoothing", "valid_fraction"):
+        for name in ("smoothing", "valid_fraction"):
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"{option} is {getattr(self, name)}: it must be at least 0 and below 1")

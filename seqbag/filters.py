@@ -8,6 +8,7 @@ Li et al. 2016, arXiv 1605.04711), so that what is learned survives the export.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -16,10 +17,8 @@ import numpy.typing as npt
 
 from seqbag.batch import Float32s, Int32s
 from seqbag.kernels.filters import add_rows, scatter_rows
-from seqbag.parallel import Workers
 
 Parameters = dict[str, Float32s]
-_BLOCK = 32  # filters a thread takes at a time
 
 
 @dataclass
@@ -28,6 +27,30 @@ class Gradients:
 
     values: Parameters = field(default_factory=dict)
     rows: dict[str, npt.NDArray[np.intp]] = field(default_factory=dict)
+
+    def add(self, name: str, value: Float32s, rows: npt.NDArray[np.intp] | None = None) -> None:
+        """Add to the gradient of a parameter; rows (rising): those that it speaks of, None for all."""
+        if name in self.values and rows is not None:
+            both = np.union1d(self.rows[name], rows)
+            total = np.zeros((len(both), value.shape[1]), np.float32)
+            total[np.searchsorted(both, self.rows[name])] += self.values[name]
+            total[np.searchsorted(both, rows)] += value
+            self.values[name], self.rows[name] = total, both
+        elif name in self.values:
+            self.values[name] += value
+        else:
+            self.values[name] = value
+            if rows is not None:
+                self.rows[name] = rows
+
+    @classmethod
+    def mean(cls, parts: Sequence[Gradients], shares: Sequence[float]) -> Gradients:
+        """The sum of shares times parts, in their order."""
+        total = cls()
+        for part, share in zip(parts, shares, strict=True):
+            for name, value in part.values.items():
+                total.add(name, value * np.float32(share), part.rows.get(name))
+        return total
 
 
 class Filters(Protocol):
@@ -55,9 +78,9 @@ class TokenFilters:
 
     def __init__(
         self, tokens: int, dims: int, widths: tuple[int, ...], filters: int, rng: np.random.Generator,
-        workers: Workers, quantise: bool = False,
+        quantise: bool = False,
     ) -> None:  # fmt: skip
-        self.dims, self.widths, self.workers, self.quantise = dims, widths, workers, quantise
+        self.dims, self.widths, self.quantise = dims, widths, quantise
         self.parameters: Parameters = {"embedding": rng.standard_normal((tokens, dims), np.float32)}
         self.parameters["embedding"][:2] = 0
         for group, width in enumerate(widths):
@@ -71,16 +94,14 @@ class TokenFilters:
         tables = np.stack([embedding @ block for block in np.split(weights, self.widths[group])])  # (width, rows, F)
         bias = self.parameters[f"bias.{group}"]
         out = np.empty((len(windows), len(bias)), np.float32)
-        self.workers.split(len(bias), lambda start, stop: add_rows(tables, local, bias, start, stop, out), _BLOCK)
+        add_rows(tables, local, bias, 0, out)
         return out
 
     def backward(self, group: int, windows: npt.NDArray[np.generic], gradient: Float32s, into: Gradients) -> None:
         rows, local = self._compact(windows)
         width = self.widths[group]
         tables = np.zeros((width, len(rows), gradient.shape[1]), np.float32)
-        self.workers.split(
-            gradient.shape[1], lambda start, stop: scatter_rows(gradient, local, start, stop, tables), _BLOCK
-        )
+        scatter_rows(gradient, local, tables)
         embedding, weights = self.embedding(rows), np.split(self.weights(group), width)
         into.values[f"filters.{group}"] = np.concatenate([embedding.T @ table for table in tables])
         into.values[f"bias.{group}"] = gradient.sum(0)
@@ -88,7 +109,7 @@ class TokenFilters:
         for table, block in zip(tables, weights, strict=True):
             change += table @ block.T
         change[rows < 2] = 0
-        self._add_rows(rows, change, into)
+        into.add("embedding", change, rows)
 
     def frozen(self, group: int) -> tuple[Float32s, Float32s]:
         return self.weights(group), self.parameters[f"bias.{group}"]
@@ -111,16 +132,6 @@ class TokenFilters:
         number = np.empty(len(tokens), np.int32)
         number[rows] = np.arange(len(rows), dtype=np.int32)
         return rows, number[windows]
-
-    def _add_rows(self, rows: npt.NDArray[np.intp], change: Float32s, into: Gradients) -> None:
-        """Join the embedding's gradient of another group to those before it."""
-        if "embedding" in into.values:
-            both = np.union1d(into.rows["embedding"], rows)
-            total = np.zeros((len(both), self.dims), np.float32)
-            total[np.searchsorted(both, into.rows["embedding"])] += into.values["embedding"]
-            total[np.searchsorted(both, rows)] += change
-            rows, change = both, total
-        into.values["embedding"], into.rows["embedding"] = change, rows
 
 
 @dataclass(frozen=True)

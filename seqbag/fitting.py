@@ -74,7 +74,7 @@ class Fitter:
 
     def calibrate(self, classifier: Classifier, counts: LayerCounts, task: str, refit: bool) -> float:
         """Refit a classifier on true features, the dense part of the bags. Returns the accuracy on held-out rows."""
-        head = Head([], VectorFilters([], 0, self.rng), classifier, Regions("whole"), 1, "relu", self.workers)
+        head = Head([], VectorFilters([], 0, self.rng), classifier, Regions("whole"), "relu", self.workers)
         if refit:
             head.calibrate(counts.bags, counts.bags.size, self.rng)
             schedule = Schedule.for_rows(counts.bags.visits, self.config.epochs)
@@ -91,8 +91,8 @@ class Fitter:
         final: it stays; otherwise it only tells how good the layers so far are, and a shorter training does.
         """
         config = self.config
-        made = Classifier(counts.bags.width, config.hidden, len(classes), self.rng, config.dropout)
-        head = Head([], VectorFilters([], 0, self.rng), made, Regions("whole"), 1, "relu", self.workers)
+        made = Classifier(counts.bags.width, config.hidden, len(classes), self.rng)
+        head = Head([], VectorFilters([], 0, self.rng), made, Regions("whole"), "relu", self.workers)
         schedule = Schedule.for_rows(counts.bags.visits, config.epochs)
         schedule = replace(schedule, epochs=-(-schedule.epochs // (2 if final else 4)))
         self._run(head, counts, schedule, task, self.progress)
@@ -118,10 +118,9 @@ class Fitter:
 
     def _head(self, counts: LayerCounts, network: Network) -> Head:
         config = self.config
-        axes = len(counts.patchers[0].window)
-        groups, regions = len(counts.patchers), counts.regions.count(axes)
+        groups, regions = len(counts.patchers), counts.regions.count(len(counts.patchers[0].window))
         features = counts.bags.width + regions * (config.filters * groups + 1)
-        classifier = Classifier(features, config.hidden, len(network.classes), self.rng, config.dropout)
+        classifier = Classifier(features, config.hidden, len(network.classes), self.rng)
         quantise = config.activation == "sign"
         windows: list[np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = []
         inputs: list[Standardiser] = []
@@ -138,10 +137,8 @@ class Fitter:
         else:
             assert network.lookup is not None
             tokens = max(int(network.lookup.max()), UNKNOWN) + 1
-            filters = TokenFilters(
-                tokens, config.dims, config.windows, config.filters, self.rng, self.workers, quantise
-            )
-        return Head(windows, filters, classifier, counts.regions, axes, config.activation, self.workers)
+            filters = TokenFilters(tokens, config.dims, config.windows, config.filters, self.rng, quantise)
+        return Head(windows, filters, classifier, counts.regions, config.activation, self.workers)
 
     def class_weights(self, bags: Bags, classes: int) -> Float32s:
         """(classes,) weights ~ frequency ** -balance, 1 in the mean over the rows."""

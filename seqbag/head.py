@@ -1,11 +1,12 @@
 """Training of one layer: filters and an auxiliary classifier, on bags and the windows their codes stand for.
 
 An example's pooled activations are the count-weighted sum of the activations of its codes, so that each step applies
-the filters once to every distinct window in the batch and not to every window of every example.
+the filters once to every distinct window in a piece of the batch and not to every window of every example.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from seqbag.bags import Bags
 from seqbag.batch import Float32s, Int32s, Int64s
-from seqbag.classifier import Classifier, cross_entropy
+from seqbag.classifier import Classifier, Tape, cross_entropy
 from seqbag.features import pooled_features, pooled_gradient, takes_means
 from seqbag.filters import Filters, Gradients
 from seqbag.kernels.filters import RELU, SIGN, TANH, activate, activation_gradient, gather_bags, sum_rows
@@ -25,7 +26,8 @@ from seqbag.regions import Regions
 
 Activation = Literal["relu", "tanh", "sign"]
 ACTIVATIONS: dict[Activation, int] = {"relu": RELU, "tanh": TANH, "sign": SIGN}
-_GRAIN = 256  # rows a thread takes at a time
+_PIECE = 1024  # visits of a batch that a thread passes at a time, and that are standardised by themselves
+_TESTED = 4096  # bags that are passed at a time where nothing is trained
 
 
 @dataclass(frozen=True)
@@ -64,14 +66,13 @@ class Head:
     """
 
     def __init__(
-        self, windows: list[npt.NDArray[Any]], filters: Filters, classifier: Classifier, regions: Regions, axes: int,
+        self, windows: list[npt.NDArray[Any]], filters: Filters, classifier: Classifier, regions: Regions,
         activation: Activation, workers: Workers,
     ) -> None:  # fmt: skip
         self.windows, self.filters, self.classifier = windows, filters, classifier
-        self.regions, self.axes, self.activation, self.workers = regions, axes, ACTIVATIONS[activation], workers
+        self.regions, self.activation, self.workers = regions, ACTIVATIONS[activation], workers
         self._means = takes_means(regions, self.activation)
-        self._slots = [np.full(len(rows), -1, np.int32) for rows in windows]
-        self._unique = [np.empty(len(rows), np.int32) for rows in windows]
+        self._scratch = _Scratch([len(rows) for rows in windows])
 
     def fit(
         self, bags: Bags, held_out: Bags, schedule: Schedule, rng: np.random.Generator, class_weights: Float32s,
@@ -84,61 +85,72 @@ class Head:
         accuracy = float("nan")
         for epoch in range(schedule.epochs):
             losses = 0.0
-            for index, (chosen, target, weight) in enumerate(labels.epoch(rng, steps_an_epoch)):
+            for index, visits in enumerate(np.array_split(labels.order(rng), steps_an_epoch)):
                 rate = one_cycle(epoch * steps_an_epoch + index, schedule.epochs * steps_an_epoch, schedule.rate)
-                losses += self._step(bags, chosen, target, weight, optimiser, rate)
+                losses += self._step(bags, labels, visits, optimiser, rate)
             accuracy = self.accuracy(held_out)
             if report is not None:
                 report(EpochReport(epoch + 1, schedule.epochs, losses / steps_an_epoch, accuracy))
         return accuracy
 
-    def accuracy(self, bags: Bags, batch: int = 4096) -> float:
+    def accuracy(self, bags: Bags, batch: int = _TESTED) -> float:
         """Share of the rows in bags whose class is the likeliest."""
         return float(np.trace(self.confusion(bags, batch)) / bags.rows) if bags.size else float("nan")
 
-    def confusion(self, bags: Bags, batch: int = 4096) -> Int64s:
+    def confusion(self, bags: Bags, batch: int = _TESTED) -> Int64s:
         """(classes, classes) counts of rows: [class, prediction]."""
         pointers, classes, counts = bags.label_counts()
-        confusion = np.zeros((self.classifier.classes, self.classifier.classes), np.int64)
-        for start in range(0, bags.size, batch):
-            chosen = np.arange(start, min(start + batch, bags.size))
-            best = self.classifier.logits(self.features(bags, chosen)).argmax(1)
-            nodes = slice(pointers[start], pointers[chosen[-1] + 1])
-            owner = np.repeat(chosen - start, np.diff(pointers[start : chosen[-1] + 2]))
-            np.add.at(confusion, (classes[nodes], best[owner]), counts[nodes])
-        return confusion
 
-    def calibrate(self, bags: Bags, most: int, rng: np.random.Generator, batch: int = 4096) -> None:
+        def part(chosen: npt.NDArray[np.intp]) -> Int64s:
+            confusion = np.zeros((self.classifier.classes, self.classifier.classes), np.int64)
+            best = self.classifier.logits(self.features(bags, chosen)).argmax(1)
+            nodes = slice(pointers[chosen[0]], pointers[chosen[-1] + 1])
+            owner = np.repeat(chosen - chosen[0], np.diff(pointers[chosen[0] : chosen[-1] + 2]))
+            np.add.at(confusion, (classes[nodes], best[owner]), counts[nodes])
+            return confusion
+
+        parts = self.workers.map(_stretches(np.arange(bags.size), batch), part)
+        return np.sum(parts, axis=0, dtype=np.int64) if parts else np.zeros((self.classifier.classes,) * 2, np.int64)
+
+    def calibrate(self, bags: Bags, most: int, rng: np.random.Generator, batch: int = _TESTED) -> None:
         """Set the statistics the classifier standardises by from at most `most` of the bags, by the rows in each."""
         chosen = np.arange(bags.size)
         if bags.size > most:
             chosen = np.sort(rng.choice(bags.size, most, replace=False))
         pointers, _, counts = bags.label_counts()
-        rows = np.diff(np.concatenate([[0], np.cumsum(counts)])[pointers])[chosen]
-        total = np.zeros(self.classifier.features)
-        square = np.zeros(self.classifier.features)
-        for start in range(0, len(chosen), batch):
-            part = slice(start, start + batch)
-            features = self.features(bags, chosen[part]).astype(np.float64)
-            total += rows[part] @ features
-            square += rows[part] @ np.square(features)
-        mean = total / rows.sum()
-        self.classifier.standardise(mean, np.maximum(square / rows.sum() - np.square(mean), 0))
+        rows = np.diff(np.concatenate([[0], np.cumsum(counts)])[pointers])
+
+        def part(chosen: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+            features = self.features(bags, chosen).astype(np.float64)
+            return np.stack([rows[chosen] @ features, rows[chosen] @ np.square(features)])
+
+        total, square = sum(self.workers.map(_stretches(chosen, batch), part)) / rows[chosen].sum()
+        self.classifier.standardise(total, np.maximum(square - np.square(total), 0))
 
     def features(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> Float32s:
         """(b, features) float32 of the bags chosen (b,)."""
         return self._forward(bags, chosen)[0]
 
-    def _step(
-        self, bags: Bags, chosen: npt.NDArray[np.intp], target: Float32s, weight: Float32s, optimiser: Adam, rate: float
-    ) -> float:
+    def _step(self, bags: Bags, labels: _Labels, visits: Int32s, optimiser: Adam, rate: float) -> float:
+        """One step on a batch of visits, piece by piece: what comes out is the same on any number of threads."""
+        pieces = _stretches(visits, _PIECE)
+        parts = self.workers.map(pieces, lambda piece: self._gradients(bags, *labels.batch(piece)))
+        shares = [len(piece) / len(visits) for piece in pieces]
+        for _, _, tape in parts:
+            self.classifier.follow(tape)
+        optimiser.step(Gradients.mean([gradients for _, gradients, _ in parts], shares), rate)
+        return sum(share * loss for share, (loss, _, _) in zip(shares, parts, strict=True))
+
+    def _gradients(
+        self, bags: Bags, chosen: npt.NDArray[np.intp], target: Float32s, weight: Float32s
+    ) -> tuple[float, Gradients, Tape]:
+        """Mean loss and gradients of some bags, and the statistics of their features."""
         features, sums, tapes = self._forward(bags, chosen)
         logits, tape = self.classifier.training_pass(features, weight)
-        mean_loss, gradient = cross_entropy(logits, target, weight)
+        loss, gradient = cross_entropy(logits, target, weight)
         gradients = Gradients()
         self._backward(self.classifier.backward(gradient, tape, gradients), bags, sums, tapes, gradients)
-        optimiser.step(gradients, rate)
-        return mean_loss
+        return loss, gradients, tape
 
     def _forward(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> tuple[Float32s, Float32s, list[Any]]:
         """Features (b, features), nested sums (b, regions, groups * filters), and per group what `_backward` needs."""
@@ -150,14 +162,14 @@ class Head:
         for group, windows in enumerate(self.windows):
             by_segment, local, counts, known, by_code, segment_of, count_of = gather_bags(
                 bags.pointers, bags.codes, bags.counts, chosen, bags.spans, group * bags.regions, bags.regions,
-                self._slots[group], self._unique[group],
+                self._scratch.slots[group], self._scratch.unique[group],
             )  # fmt: skip
-            distinct = windows.take(self._unique[group][:known], 0)
+            distinct = windows.take(self._scratch.unique[group][:known], 0)
             before = self.filters.forward(group, distinct)
             after = before if self.activation == RELU else before.copy()
             activate(after, self.activation)
             out = np.empty((len(by_segment) - 1, after.shape[1]), np.float32)
-            self._sum_rows(by_segment, local, counts, after, out)
+            sum_rows(by_segment, local, counts, after, out)
             pooled.append(out.reshape(len(chosen), bags.regions, -1))
             tapes.append((distinct, before, after, by_code, segment_of, count_of))
             if group == 0:
@@ -178,14 +190,22 @@ class Head:
         for group, (distinct, before, after, by_code, segment_of, count_of) in enumerate(tapes):
             own = np.ascontiguousarray(slopes[:, :, edges[group] : edges[group + 1]]).reshape(-1, after.shape[1])
             change = np.empty_like(after)
-            self._sum_rows(by_code, segment_of, count_of, own, change)
-            activation_gradient(before, after, self.activation, 0, len(change), change)
+            sum_rows(by_code, segment_of, count_of, own, change)
+            activation_gradient(before, after, self.activation, change)
             self.filters.backward(group, distinct, change, into)
 
-    def _sum_rows(self, pointers: Int32s, indexes: Int32s, weights: Float32s, rows: Float32s, out: Float32s) -> None:
-        self.workers.split(
-            len(out), lambda start, stop: sum_rows(pointers, indexes, weights, rows, start, stop, out), _GRAIN
-        )
+
+class _Scratch(threading.local):
+    """Each thread's own tables to number the codes of a batch by; sizes: of the codebooks."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.slots = [np.full(size, -1, np.int32) for size in sizes]
+        self.unique = [np.empty(size, np.int32) for size in sizes]
+
+
+def _stretches(items: npt.NDArray[Any], most: int) -> list[npt.NDArray[Any]]:
+    """The items in stretches of about one length, at most `most`."""
+    return np.array_split(items, -(-len(items) // most)) if len(items) else []
 
 
 class _Labels:
@@ -203,19 +223,23 @@ class _Labels:
         totals = np.concatenate([[0], np.cumsum(self.counts)])
         self.rows: Int64s = np.diff(totals[self.pointers])
         most = bags.size if bags.clustered else self._MOST_VISITS
-        share = min(1.0, most / max(int(self.rows.sum()), 1))
+        self.total = int(self.rows.sum())
+        share = min(1.0, most / max(self.total, 1))
         self.times: Int64s = np.ceil(self.rows * share).astype(np.int64)
         self.visits = int(self.times.sum())
 
-    def epoch(self, rng: np.random.Generator, steps: int) -> Any:
-        """Yield (bags (b,), target (b, classes), weight (b,)) per step. Weights are in rows a mean visit stands for."""
+    def order(self, rng: np.random.Generator) -> Int32s:
+        """(visits,) the bags that an epoch visits, shuffled."""
         order = np.repeat(np.arange(len(self.times), dtype=np.int32), self.times)
         rng.shuffle(order)
-        unit = self.visits / max(int(self.rows.sum()), 1)
-        for part in np.array_split(order, steps):
-            chosen, visits = np.unique(part, return_counts=True)
-            weight = visits * (self.rows[chosen] / self.times[chosen]) * unit * (len(chosen) / len(part))
-            yield chosen.astype(np.intp), self._targets(chosen), weight.astype(np.float32)
+        return order
+
+    def batch(self, visits: Int32s) -> tuple[npt.NDArray[np.intp], Float32s, Float32s]:
+        """The bags visited (b,), rising, their target (b, classes) and weight (b,), in rows a mean visit stands for."""
+        chosen, times = np.unique(visits, return_counts=True)
+        unit = self.visits / max(self.total, 1)
+        weight = times * (self.rows[chosen] / self.times[chosen]) * unit * (len(chosen) / len(visits))
+        return chosen.astype(np.intp), self._targets(chosen), weight.astype(np.float32)
 
     def _targets(self, chosen: npt.NDArray[np.integer[Any]]) -> Float32s:
         """(b, classes) label distributions, smoothed; each class's share times its weight."""

@@ -97,22 +97,33 @@ class Layer:
 
     def forward(self, maps: Maps) -> Maps:
         """The activations (sites, channels) float32 of every site. A sign is 0 or 1 here; see `next_input`."""
-        out, offsets, grid = [], maps.offsets, maps.grid
+        values, first = np.empty((0, 0), np.float32), 0
+        offsets, grid = maps.offsets, maps.grid
         for group, patcher in enumerate(self.patchers):
             windows, offsets, grid = maps.windows(patcher)
-            out.append(self.activations(group, windows))
-        return Maps(np.concatenate(out, axis=1) if len(out) > 1 else out[0], offsets, grid)
+            if group == 0:
+                values = np.empty((len(windows), self.channels), np.float32)
+            self._apply(group, windows, values, first)
+            first += len(self.biases[group])
+        activate(values, ACTIVATIONS[self.activation])
+        return Maps(values, offsets, grid)
 
     def activations(self, group: int, windows: npt.NDArray[np.generic]) -> Float32s:
         """Activations (m, F) float32 of a group's windows (m, window * channels), or (m, width) rows of tokens."""
-        if self.embedding is None:
-            values = windows.astype(np.float32, copy=False) @ self.weights[group] + self.biases[group]
-        else:
-            bias = self.biases[group]
-            values = np.empty((len(windows), len(bias)), np.float32)
-            add_rows(self.tables[group], windows, bias, 0, len(bias), values)
+        values = np.empty((len(windows), len(self.biases[group])), np.float32)
+        self._apply(group, windows, values, 0)
         activate(values, ACTIVATIONS[self.activation])
         return values
+
+    def _apply(self, group: int, windows: npt.NDArray[np.generic], values: Float32s, first: int) -> None:
+        """Fill the columns of values from `first` on with a group's filters applied to its windows."""
+        bias = self.biases[group]
+        if self.embedding is None:
+            own = values[:, first : first + len(bias)]
+            np.matmul(windows.astype(np.float32, copy=False), self.weights[group], out=own)
+            own += bias
+        else:
+            add_rows(self.tables[group], windows, bias, first, values)
 
     def next_input(self, maps: Maps) -> Maps:
         """Activations as the next layer takes them: pooled, and signs as -1 and +1, so that they are a bit each."""
@@ -139,7 +150,7 @@ class Layer:
         order = np.argsort(spans, kind="stable").astype(np.int32)
         pointers = np.searchsorted(spans[order], np.arange(len(maps) * regions + 1)).astype(np.int32)
         sums = np.empty((len(maps) * regions, self.channels), np.float32)
-        sum_rows(pointers, order, np.ones(len(order), np.float32), maps.values, 0, len(sums), sums)
+        sum_rows(pointers, order, np.ones(len(order), np.float32), maps.values, sums)
         lengths = self.regions.lengths(np.diff(maps.offsets), axes)
         return self.regions.nest(sums.reshape(len(maps), regions, self.channels)), lengths
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from seqbag.bags import Halves
 from seqbag.batch import Float32s, ImageColumn, Int32s, TextColumn, TokensColumn
 from seqbag.classifier import Classifier, softmax
 from seqbag.config import TrainConfig
@@ -62,12 +63,16 @@ class Network:
 
     def features(self, maps: Maps) -> Float32s:
         """Pooled features (n, d) float32 of all layers, to half precision, as the bags hold them in training."""
+        return self.halves(maps).astype(np.float32)
+
+    def halves(self, maps: Maps) -> Halves:
+        """Pooled features (n, d) float16 of all layers."""
         parts = [self._features(part)[0] for _, part in maps.parts(_SITES)]
         if not parts:
-            return np.empty((0, sum(layer.features(maps.axes) for layer in self.layers)), np.float32)
+            return np.empty((0, sum(layer.features(maps.axes) for layer in self.layers)), np.float16)
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
-    def forward(self, maps: Maps, first: int = 0) -> tuple[Float32s, Maps]:
+    def forward(self, maps: Maps, first: int = 0) -> tuple[Halves, Maps]:
         """Pooled features of the layers from `first` on, whose input maps are; and the input of a next layer."""
         pieces = [self._features(part, first) for _, part in maps.parts(_SITES)] or [self._features(maps, first)]
         features, outputs = [piece[0] for piece in pieces], [piece[1] for piece in pieces]
@@ -88,7 +93,7 @@ class Network:
         """(n, classes) float32, rows sum to 1."""
         return softmax(self.logits(column))
 
-    def _features(self, maps: Maps, first: int = 0) -> tuple[Float32s, Maps]:
+    def _features(self, maps: Maps, first: int = 0) -> tuple[Halves, Maps]:
         features = [np.empty((len(maps), 0), np.float32)]
         for layer in self.layers[first:]:
             activations = layer.forward(maps)
@@ -97,5 +102,4 @@ class Network:
                     pooled_features(*layer.pool(activations), takes_means(layer.regions, ACTIVATIONS[layer.activation]))
                 )
             maps = layer.next_input(activations)
-        halves = np.concatenate(features, axis=1).astype(np.float16)
-        return halves.astype(np.float32), maps
+        return np.concatenate(features, axis=1, dtype=np.float16, casting="same_kind"), maps

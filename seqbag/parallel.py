@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Self, TypeVar, cast
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -30,6 +30,17 @@ class Workers:
         work(edges[0], edges[1])
         for future in futures:
             future.result()
+
+    def map(self, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
+        """What work makes of each item, in their order; items are shared out in equal numbers."""
+        done: list[Result | None] = [None] * len(items)
+
+        def some(start: int, stop: int) -> None:
+            for at in range(start, stop):
+                done[at] = work(items[at])
+
+        self.split(len(items), some)
+        return cast(list[Result], done)
 
     def ahead(self, items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
         """Each item with what work makes of it, in order; the next is worked on while the caller uses this one.

@@ -122,6 +122,7 @@ class Polish:
         logits, tape = self.classifier.training_pass(self._features(sums), weights)
         target = np.full(logits.shape, smoothing / logits.shape[1], np.float32)
         target[np.arange(len(chosen)), block.labels[chosen]] += 1 - smoothing
+        self.classifier.follow(tape)
         loss, gradient = cross_entropy(logits, target, weights)
         gradients = Gradients()
         slopes = self._slopes(self.classifier.backward(gradient, tape, gradients), sums)
@@ -188,13 +189,10 @@ class Polish:
                 own = slopes[piece * _PIECE : (piece + 1) * _PIECE, :, edges[group] : edges[group + 1]]
                 change = np.empty_like(after)
                 spread_samples(np.ascontiguousarray(own), self.sampler.segments, self.sampler.weights, change)
-                activation_gradient(before, after, self.activation, 0, len(change), change)
+                activation_gradient(before, after, self.activation, change)
                 self.filters.backward(group, windows, change, parts[number])
 
         self.workers.split(len(tapes), work)
         for part in parts:  # in one order, whatever the number of threads
             for name, value in part.values.items():
-                if name in into.values:
-                    into.values[name] += value
-                else:
-                    into.values[name] = value
+                into.add(name, value)

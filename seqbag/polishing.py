@@ -68,7 +68,7 @@ class Polisher:
         if start is not None:
             filters.load(start.weights, start.biases)
         features = regions.count(len(self.grid)) * (config.filters * len(patchers) + 1)
-        classifier = Classifier(features, config.hidden, len(self.network.classes), rng, config.dropout)
+        classifier = Classifier(features, config.hidden, len(self.network.classes), rng)
         polish = Polish(sampler, filters, classifier, config.activation, workers, rng)
 
         def report(epoch: EpochReport) -> None:

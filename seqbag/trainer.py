@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.bags import Bags
-from seqbag.batch import Float32s, ImageColumn, Int32s, Rows, Source
+from seqbag.bags import Bags, Halves
+from seqbag.batch import ImageColumn, Int32s, Rows, Source
 from seqbag.checkpoint import Arrays, Checkpoint, State, prefixed, under
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
@@ -163,18 +163,17 @@ class _Trainer:
                 self.kept = None
         keep = self.polisher.keep if self.polisher is not None else None
         for labels, held, forward in self._forwarded(number, f"layer {number + 1}: counting windows", counts):
-            halves = [features.astype(np.float16) for features, _ in forward]
-            for view, (_, outputs) in enumerate(forward if books else forward[:1]):
-                counts.update(outputs, labels, held, halves[view], training_only=view > 0)
+            for view, (features, outputs) in enumerate(forward if books else forward[:1]):
+                counts.update(outputs, labels, held, features, training_only=view > 0)
             if keep is not None:
-                keep.update([maps for _, maps in forward], labels, held, halves)
+                keep.update([maps for _, maps in forward], labels, held, [features for features, _ in forward])
         if counts.bags.rows == 0:
             raise self._all_held_out()
         return counts
 
     def _forwarded(
         self, number: int, task: str, counts: LayerCounts, fraction: float = 1.0
-    ) -> Iterator[tuple[Int32s, npt.NDArray[np.bool_], list[tuple[Float32s, Maps]]]]:
+    ) -> Iterator[tuple[Int32s, npt.NDArray[np.bool_], list[tuple[Halves, Maps]]]]:
         """A fraction of the rows, part by part: labels, which are held out, and what the network makes of each view.
 
         From the cache of the newest layer's input if there is one, else from the source.
@@ -207,16 +206,9 @@ class _Trainer:
             self.progress.advance(len(part))
         self.progress.end()
 
-    def _forward(self, inputs: list[Maps], first: int) -> list[tuple[Float32s, Maps]]:
+    def _forward(self, inputs: list[Maps], first: int) -> list[tuple[Halves, Maps]]:
         """What the layers from `first` on make of several maps, shared between the threads."""
-        done: list[tuple[Float32s, Maps] | None] = [None] * len(inputs)
-
-        def work(start: int, stop: int) -> None:
-            for at in range(start, stop):
-                done[at] = self.network.forward(inputs[at], first)
-
-        self.workers.split(len(inputs), work)
-        return [result for result in done if result is not None]
+        return self.workers.map(inputs, lambda maps: self.network.forward(maps, first))
 
     def _counting(self) -> bool:
         """Whether a layer of vectors is trained on counts, if only to start with."""
@@ -275,12 +267,11 @@ class _Trainer:
                 held = self._held(first, labels)
                 chosen = np.flatnonzero(held & drawn(first, len(rows), fraction, self.config.seed))
                 for part, maps in take(self.network.encode(rows.input), chosen).parts(_SITES):
-                    dense = self.network.features(maps).astype(np.float16)
-                    counts.update(maps, labels[chosen[part]], held[chosen[part]], dense)
+                    counts.update(maps, labels[chosen[part]], held[chosen[part]], self.network.halves(maps))
         else:
             for labels, held, forward in self._forwarded(number, "measuring", counts, fraction):
                 for view, (features, outputs) in enumerate(forward):
-                    counts.update(outputs, labels, held, features.astype(np.float16), training_only=view > 0)
+                    counts.update(outputs, labels, held, features, training_only=view > 0)
         self._calibrate(counts, refit=not self.exact)
 
     def _calibrate(self, counts: LayerCounts, refit: bool = True) -> None:

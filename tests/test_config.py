@@ -27,7 +27,7 @@ from seqbag.errors import ModelError, UsageError
         ({"seed": -1}, "seed is -1: it must be 0 or more"),
         ({"vocabulary": 1}, "vocabulary is 1: it must be 2 or more"),
         ({"vocabulary": 2**25}, "vocabulary is 33554432: it must be 16777216 or less"),
-        ({"dropout": 1.0}, "dropout is 1.0: it must be at least 0 and below 1"),
+        ({"smoothing": 1.0}, "smoothing is 1.0: it must be at least 0 and below 1"),
         ({"smoothing": -0.1}, "smoothing is -0.1: it must be at least 0 and below 1"),
         ({"valid_fraction": 1.0}, "valid-fraction is 1.0: it must be at least 0 and below 1"),
         ({"valid_fraction": float("nan")}, "valid-fraction is nan: it must be at least 0 and below 1"),

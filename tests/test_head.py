@@ -39,11 +39,11 @@ def counts_of(sequences, labels, tails=(), held=None):
 def head_of(counts, filters=3, classes=3, tokens=6, dims=3, hidden=4, activation="relu", seed=0, workers=None):
     rng, workers = np.random.default_rng(seed), workers or Workers(1)
     classifier = Classifier(counts.regions.count() * (filters * len(WIDTHS) + 1), hidden, classes, rng)
-    made = TokenFilters(tokens, dims, WIDTHS, filters, rng, workers, quantise=activation == "sign")
+    made = TokenFilters(tokens, dims, WIDTHS, filters, rng, quantise=activation == "sign")
     for group in range(len(WIDTHS)):  # unknown tokens and padding are nought: no value may stand at the bend of relu
         made.parameters[f"bias.{group}"][...] = rng.uniform(0.1, 0.5, filters)
     windows = [book.windows for book in counts.codebooks]
-    return Head(windows, made, classifier, counts.regions, 1, activation, workers)
+    return Head(windows, made, classifier, counts.regions, activation, workers)
 
 
 def random_sequences(n, tokens=6, most=7, seed=0):
@@ -55,19 +55,6 @@ def random_sequences(n, tokens=6, most=7, seed=0):
 def wide(head):
     parameters = {**head.filters.parameters, **head.classifier.parameters}
     return {name: value.astype(np.float64) for name, value in parameters.items()}
-
-
-class Recorder:
-    """Stands where the optimiser does and keeps the gradients."""
-
-    def step(self, gradients, rate):
-        self.gradients = gradients
-
-
-def gradients_of(head, bags, chosen, target, weight):
-    recorder = Recorder()
-    loss = head._step(bags, chosen, target, weight, recorder, 0.0)
-    return recorder.gradients, loss
 
 
 @pytest.mark.parametrize("tails", [(), (4, 1)])
@@ -97,7 +84,7 @@ def test_gradients_match_finite_differences(activation, tails, hidden):
     class_weights = np.array([0.5, 1.0, 1.5], np.float32)
     target = _Labels(counts.bags, 3, class_weights, 0.2)._targets(np.arange(12))
     weight = np.random.default_rng(1).random(12).astype(np.float32) + np.float32(0.5)
-    gradients, loss = gradients_of(head, counts.bags, np.arange(12), target, weight)
+    loss, gradients, _ = head._gradients(counts.bags, np.arange(12), target, weight)
     parameters = wide(head)
     one_hot = np.eye(3)[labels]
     expected_target = class_weights[labels][:, None] * (0.8 * one_hot + 0.2 / 3)
@@ -127,10 +114,9 @@ def test_a_bag_trains_as_the_rows_it_stands_for():
     counts = counts_of([sequences[i] for i in rows], labels)
     assert (counts.bags.size, counts.bags.rows) == (4, 7)
     given = _Labels(counts.bags, 3, np.ones(3, np.float32), 0.1)
-    chosen, target, weight = next(given.epoch(np.random.default_rng(0), 1))
-    merged, _ = gradients_of(head_of(counts), counts.bags, chosen, target, weight)
+    _, merged, _ = head_of(counts)._gradients(counts.bags, *given.batch(given.order(np.random.default_rng(0))))
     one_hot = (0.9 * np.eye(3)[labels] + 0.1 / 3).astype(np.float32)
-    apart, _ = gradients_of(head_of(counts), counts.bags, np.array(rows), one_hot, np.ones(7, np.float32))
+    _, apart, _ = head_of(counts)._gradients(counts.bags, np.array(rows), one_hot, np.ones(7, np.float32))
     for name, value in apart.values.items():
         np.testing.assert_allclose(merged.values[name], value, rtol=1e-3, atol=1e-5)
 
@@ -141,11 +127,13 @@ def test_an_epoch_visits_every_row_once():
     labels = _Labels(counts.bags, 3, np.ones(3, np.float32), 0.0)
     assert labels.visits == 8
     seen = np.zeros(5)
-    for (chosen, _, weight), size in zip(labels.epoch(np.random.default_rng(0), 3), (3, 3, 2), strict=True):
+    order = labels.order(np.random.default_rng(0))
+    for visits in np.array_split(order, 3):
+        chosen, _, weight = labels.batch(visits)
         assert len(set(chosen.tolist())) == len(chosen)
-        seen[chosen] += weight * size / len(chosen)  # the loss is a mean over the bags of a step
+        seen[chosen] += weight * len(visits) / len(chosen)  # the loss is a mean over the bags of a step
     np.testing.assert_allclose(seen, [1, 2, 3, 1, 1], rtol=1e-6)
-    _, target, _ = next(labels.epoch(np.random.default_rng(0), 1))
+    _, target, _ = labels.batch(order)
     np.testing.assert_allclose(target, [[1, 0, 0], [0.5, 0.5, 0], [1 / 3, 0, 2 / 3], [0, 1, 0], [0, 1, 0]], rtol=1e-6)
 
 
@@ -169,7 +157,7 @@ def fitted(counts, seed=0, threads=1, reports=None):
     rng = np.random.default_rng(seed)
     with Workers(threads) as workers, threadpool_limits(1):
         head = head_of(counts, filters=40, classes=2, tokens=9, dims=8, hidden=16, seed=seed, workers=workers)
-        schedule = Schedule(8, 300, 0.02)
+        schedule = Schedule(8, 600, 0.03)
         accuracy = head.fit(
             counts.bags, counts.held_out, schedule, rng, np.ones(2, np.float32), 0.05, 1e-3,
             None if reports is None else reports.append,
@@ -199,6 +187,38 @@ def test_fit_learns_on_any_number_of_threads_and_is_seeded():
     assert bytes_of(fitted(counts)[1]) == first
     assert bytes_of(fitted(counts, threads=2)[1]) == first
     assert bytes_of(fitted(counts, seed=1)[1]) != first
+
+
+def test_a_step_averages_the_gradients_of_its_pieces():
+    sequences = random_sequences(40)
+    counts = counts_of([sequences[i % 40] for i in range(2500)], [i % 3 for i in range(2500)])
+    labels = _Labels(counts.bags, 3, np.ones(3, np.float32), 0.0)
+    visits, head = labels.order(np.random.default_rng(0)), head_of(counts)
+    pieces = np.array_split(visits, 3)
+    parts = [head._gradients(counts.bags, *labels.batch(piece)) for piece in pieces]
+    expected = {
+        name: np.zeros_like(value) for name, value in {**head.filters.parameters, **head.classifier.parameters}.items()
+    }
+    for _, gradients, _ in parts:
+        for name, value in gradients.values.items():
+            expected[name][gradients.rows.get(name, slice(None))] += value / 3
+
+    class Recorder:
+        """Stands where the optimiser does and keeps the gradients."""
+
+        def step(self, gradients, rate):
+            self.gradients = gradients
+
+    recorder = Recorder()
+    loss = head._step(counts.bags, labels, visits, recorder, 0.0)
+    assert np.isclose(loss, np.mean([loss for loss, _, _ in parts]))
+    for name, value in recorder.gradients.values.items():
+        given = np.zeros_like(expected[name])
+        given[recorder.gradients.rows.get(name, slice(None))] = value
+        np.testing.assert_allclose(given, expected[name], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        head.classifier.mean, 0.81 * parts[0][2].mean + 0.09 * parts[1][2].mean + 0.1 * parts[2][2].mean, rtol=1e-5
+    )
 
 
 def test_accuracy_counts_rows_and_is_unknown_without_any():

@@ -1,7 +1,6 @@
 """What the head does per step: bags to local codes, codes to activations, activations to pooled sums, and back.
 
 All arrays are contiguous; activations and gradients are float32, one row a code or segment and one column a filter.
-Kernels take a half-open range of filters or rows, so that threads split the work without changing any sum's order.
 """
 
 from __future__ import annotations
@@ -64,29 +63,29 @@ def gather_bags(
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def add_rows(tables: Any, tokens: Any, bias: Any, start: int, stop: int, out: Any) -> None:
-    """out[v] = bias + sum over p of tables[p, tokens[v, p]] for filters start .. stop: a convolution by look-up.
+def add_rows(tables: Any, tokens: Any, bias: Any, first: int, out: Any) -> None:
+    """out[v] = bias + sum over p of tables[p, tokens[v, p]]: a convolution by look-up.
 
-    tables: (width, tokens, filters) float32; tokens: (m, width) int32; out: (m, filters).
+    tables: (width, tokens, filters) float32; tokens: (m, width) int32; out: (m, at least first + filters), of which
+    the columns from `first` on are filled.
     """
-    first = bias[start:stop]
     for v in range(len(tokens)):
-        own = out[v, start:stop]  # rows as arrays of their own, else the loops over filters are not vectorised
+        own = out[v, first : first + len(bias)]  # an array of its own, else the loops over filters are no vectors
         for f in range(len(own)):
-            own[f] = first[f]
+            own[f] = bias[f]
         for p in range(tokens.shape[1]):
-            more = tables[p, tokens[v, p], start:stop]
+            more = tables[p, tokens[v, p]]
             for f in range(len(own)):
                 own[f] += more[f]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def scatter_rows(gradient: Any, tokens: Any, start: int, stop: int, tables: Any) -> None:
-    """Adjoint of `add_rows`: add gradient[v] to tables[p, tokens[v, p]] for filters start .. stop."""
+def scatter_rows(gradient: Any, tokens: Any, tables: Any) -> None:
+    """Adjoint of `add_rows`: add gradient[v] to tables[p, tokens[v, p]]."""
     for v in range(len(tokens)):
-        more = gradient[v, start:stop]
+        more = gradient[v]
         for p in range(tokens.shape[1]):
-            own = tables[p, tokens[v, p], start:stop]
+            own = tables[p, tokens[v, p]]
             for f in range(len(own)):
                 own[f] += more[f]
 
@@ -107,13 +106,13 @@ def activate(values: Any, kind: int) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def activation_gradient(before: Any, after: Any, kind: int, start: int, stop: int, gradient: Any) -> None:
-    """Multiply gradient by the activation's slope, in place, for rows start .. stop.
+def activation_gradient(before: Any, after: Any, kind: int, gradient: Any) -> None:
+    """Multiply gradient by the activation's slope, in place.
 
     before: values before the activation (used by sign: straight through where |before| <= 1, Hubara et al. 2016,
     arXiv 1602.02830, halved as the step is from 0 to 1); after: values after it.
     """
-    for v in range(start, stop):
+    for v in range(len(gradient)):
         if kind == RELU:
             for f in range(gradient.shape[1]):
                 gradient[v, f] = gradient[v, f] if after[v, f] > 0 else np.float32(0)
@@ -126,12 +125,12 @@ def activation_gradient(before: Any, after: Any, kind: int, start: int, stop: in
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def sum_rows(pointers: Any, indexes: Any, weights: Any, rows: Any, start: int, stop: int, out: Any) -> None:
-    """out[s] = sum of weights[e] * rows[indexes[e]] over the entries e of s, for s in start .. stop.
+def sum_rows(pointers: Any, indexes: Any, weights: Any, rows: Any, out: Any) -> None:
+    """out[s] = sum of weights[e] * rows[indexes[e]] over the entries e of s.
 
     A sparse matrix in row order times a dense one. Forward: segments from codes; backward: codes from segments.
     """
-    for s in range(start, stop):
+    for s in range(len(out)):
         for f in range(rows.shape[1]):
             out[s, f] = 0
         for e in range(pointers[s], pointers[s + 1]):
