@@ -161,14 +161,15 @@ class Bags:
 
     def sample(self, most: int, rng: np.random.Generator) -> Self:
         """At most `most` of the bags, drawn uniformly, with their labels."""
-        part = copy.deepcopy(self)
-        if self.size > most:
-            chosen = np.sort(rng.choice(self.size, most, replace=False))
-            pointers, classes, counts = self.label_counts()
-            lengths = np.diff(pointers)
-            nodes = np.repeat(np.isin(np.arange(self.size), chosen), lengths)
-            part._keep(chosen)
-            part._set_labels(np.repeat(np.arange(most), lengths[chosen]), classes[nodes], counts[nodes])
+        if self.size <= most:
+            return copy.deepcopy(self)
+        part = copy.copy(self)  # whose arrays are made anew
+        chosen = np.sort(rng.choice(self.size, most, replace=False))
+        pointers, classes, counts = self.label_counts()
+        lengths = np.diff(pointers)
+        nodes = np.repeat(np.isin(np.arange(self.size), chosen), lengths)
+        part._keep(chosen)
+        part._set_labels(np.repeat(np.arange(most), lengths[chosen]), classes[nodes], counts[nodes])
         return part
 
     def merge_into(self, kept: Int64s, owners: Int64s) -> None:
@@ -185,10 +186,10 @@ class Bags:
 
     def _keep(self, chosen: Int64s) -> None:
         """Drop all bags but those chosen (rising). Labels are to be set anew."""
-        pointers = np.empty(len(chosen) * self.spans + 1, np.int64)
-        entries = select_bags(self.pointers, self._codes, self._counts, self.spans, chosen, pointers)
-        self.size, self._pointers = len(chosen), pointers
-        self._codes, self._counts = self._codes[:entries].copy(), self._counts[:entries].copy()
+        self._pointers, self._codes, self._counts = select_bags(
+            self.pointers, self._codes, self._counts, self.spans, chosen
+        )
+        self.size = len(chosen)
         self._dense, self._hashes = self._dense[chosen], self._hashes[chosen]
         self._slots = np.full(1 << (4 * self.size + 16).bit_length(), -1, np.int32)
         rehash(self._hashes, self.size, self._slots)

@@ -38,6 +38,8 @@ class Fitter:
         """Train a layer on its counts. Returns it, its classifier and the accuracy on the held-out bags."""
         head = self._head(counts, network)
         schedule = Schedule.for_rows(counts.bags.visits, self.config.epochs)
+        if counts.bags.clustered and self.config.epochs is None:
+            schedule = schedule.shortened()
         self._run(head, counts, schedule, task, self.progress)
         head.calibrate(counts.bags, _CALIBRATION_BAGS, self.rng)
         accuracy = self._measured(head, counts)
@@ -65,21 +67,28 @@ class Fitter:
         scores = []
         for candidate in (whole, ends):
             head = self._head(candidate, network)
-            scores.append(self._run(head, candidate, probe, "", Silent()))
+            self._run(head, candidate, probe, "", Silent())
+            scores.append(head.accuracy(candidate.held_out))
         self.progress.note(
             f"regions: {scores[0]:.4f} of the held-out rows right over the whole sequence, "
             f"{scores[1]:.4f} with {counts.regions}"
         )
         return counts if scores[1] > scores[0] else _whole(counts)
 
-    def calibrate(self, classifier: Classifier, counts: LayerCounts, task: str, refit: bool) -> float:
-        """Refit a classifier on true features, the dense part of the bags. Returns the accuracy on held-out rows."""
+    def calibrate(
+        self, classifier: Classifier, counts: LayerCounts, task: str, refit: bool, clustered: bool = False
+    ) -> float:
+        """Refit a classifier on true features, the dense part of the bags. Returns the accuracy on held-out rows.
+
+        clustered: it was trained on clusters of bags, and has much to learn from the rows themselves.
+        """
         head = Head([], VectorFilters([], 0, self.rng), classifier, Regions("whole"), "relu", self.workers)
         if refit:
             head.calibrate(counts.bags, counts.bags.size, self.rng)
             schedule = Schedule.for_rows(counts.bags.visits, self.config.epochs)
-            gentle = Schedule(max(1, schedule.epochs // 2), schedule.batch, schedule.rate / 4)
-            self._run(head, counts, gentle, task, self.progress)
+            if not clustered:
+                schedule = Schedule(max(1, schedule.epochs // 2), schedule.batch, schedule.rate / 4)
+            self._run(head, counts, schedule, task, self.progress)
             head.calibrate(counts.bags, counts.bags.size, self.rng)
         return self._measured(head, counts)
 
@@ -104,17 +113,16 @@ class Fitter:
         self.confusion = head.confusion(counts.held_out)
         return float(np.trace(self.confusion)) / counts.held_out.rows if counts.held_out.rows else float("nan")
 
-    def _run(self, head: Head, counts: LayerCounts, schedule: Schedule, task: str, progress: Progress) -> float:
+    def _run(self, head: Head, counts: LayerCounts, schedule: Schedule, task: str, progress: Progress) -> None:
         def report(epoch: EpochReport) -> None:
             progress.advance(1, f"loss {epoch.loss:.4f}, held-out accuracy {epoch.accuracy:.4f}")
 
         progress.begin(task, schedule.epochs, "epochs")
-        accuracy = head.fit(
+        head.fit(
             counts.bags, counts.held_out, schedule, self.rng, self.class_weights(counts.bags, head.classifier.classes),
             self.config.smoothing_for(counts.bags.visits), self.config.decay, report,
         )  # fmt: skip
         progress.end()
-        return accuracy
 
     def _head(self, counts: LayerCounts, network: Network) -> Head:
         config = self.config

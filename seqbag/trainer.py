@@ -286,7 +286,8 @@ class _Trainer:
             )
             return
         assert self.network.classifier is not None
-        self.reports[-1].valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, refit)
+        clustered = self.reports[-1].clusters is not None
+        self.reports[-1].valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, refit, clustered)
 
     def _held(self, first: int, labels: Int32s) -> npt.NDArray[np.bool_]:
         """Which rows of a later pass are held out."""

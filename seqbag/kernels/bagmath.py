@@ -45,18 +45,22 @@ def mark_codes(pointers: Any, codes: Any, spans: int, first: int, regions: int, 
 
 
 @njit(cache=True, nogil=True)
-def select_bags(pointers: Any, codes: Any, counts: Any, spans: int, chosen: Any, out_pointers: Any) -> int:
-    """Keep the bags in chosen (rising), moving their entries to the front, in place; returns the entries left."""
+def select_bags(pointers: Any, codes: Any, counts: Any, spans: int, chosen: Any) -> Any:
+    """Pointers, codes and counts of the bags in chosen, as arrays of their own."""
+    entries = 0
+    for bag in chosen:
+        entries += pointers[(bag + 1) * spans] - pointers[bag * spans]
+    out_pointers = np.zeros(len(chosen) * spans + 1, np.int64)
+    out_codes, out_counts = np.empty(entries, np.int32), np.empty(entries, np.int32)
     end = 0
-    out_pointers[0] = 0
     for index in range(len(chosen)):
         for span in range(chosen[index] * spans, (chosen[index] + 1) * spans):
             for e in range(pointers[span], pointers[span + 1]):
-                codes[end] = codes[e]
-                counts[end] = counts[e]
+                out_codes[end] = codes[e]
+                out_counts[end] = counts[e]
                 end += 1
             out_pointers[index * spans + span - chosen[index] * spans + 1] = end
-    return end
+    return out_pointers, out_codes, out_counts
 
 
 @njit(cache=True, nogil=True)
