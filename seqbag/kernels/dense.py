@@ -30,72 +30,86 @@ def _tile_shape() -> tuple[int, int, str | None]:
     return 4, 4, None
 
 
-ROWS, _LANES, _MULTIPLY_ADD = _tile_shape()
-PANEL = 2 * _LANES
+ROWS, LANES, _MULTIPLY_ADD = _tile_shape()
+PANEL = 2 * LANES
 _INT8 = 127
 _DEVIATIONS = 16  # features further from the mean than this are taken as this far
 
 _I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-_SHORTS = ir.VectorType(_I16, 2 * _LANES)
-_INTS = ir.VectorType(_I32, _LANES)
+_SHORTS = ir.VectorType(_I16, 2 * LANES)
+INTS = ir.VectorType(_I32, LANES)
 _alloca: Any = cgutils.alloca_once
 
 
 def _pairs(builder: Any, a: Any, b: Any) -> Any:
     """a[2i] * b[2i] + a[2i + 1] * b[2i + 1], of 16 bits each, in each lane i of 32."""
     if _MULTIPLY_ADD is not None:
-        function = ir.FunctionType(_INTS, [_SHORTS, _SHORTS])
+        function = ir.FunctionType(INTS, [_SHORTS, _SHORTS])
         known = cgutils.get_or_insert_function(builder.module, function, _MULTIPLY_ADD)  # type: ignore[no-untyped-call]
         return builder.call(known, [a, b])
     products = []
     for odd in (0, 1):
-        lanes = ir.Constant(ir.VectorType(_I32, _LANES), [2 * lane + odd for lane in range(_LANES)])
+        lanes = ir.Constant(ir.VectorType(_I32, LANES), [2 * lane + odd for lane in range(LANES)])
         parts = [
-            builder.sext(builder.shuffle_vector(v, ir.Constant(_SHORTS, ir.Undefined), lanes), _INTS) for v in (a, b)
+            builder.sext(builder.shuffle_vector(v, ir.Constant(_SHORTS, ir.Undefined), lanes), INTS) for v in (a, b)
         ]
         products.append(builder.mul(*parts))
     return builder.add(*products)
 
 
+def tile_sums(builder: Any, weights: Any, pairs: Any, values: Callable[[Any, int], Any]) -> list[list[Any]]:
+    """Of each of ROWS rows, the addresses of two vectors of sums, PANEL int32, over pairs of values and weights.
+
+    weights: address of (pairs, PANEL, 2) int16, see `interleaved`; values: from the number of a pair, and a row, the
+    address of the row's two int16.
+    """
+    totals = [[_alloca(builder, INTS) for _ in range(2)] for _ in range(ROWS)]
+    for row in totals:
+        for total in row:
+            builder.store(ir.Constant(INTS, None), total)
+    with cgutils.for_range(builder, pairs) as loop:
+        column = builder.gep(weights, [builder.mul(loop.index, ir.Constant(_I64, 2 * PANEL))])
+        parts = [
+            builder.load(
+                builder.bitcast(builder.gep(column, [ir.Constant(_I64, v * PANEL)]), _SHORTS.as_pointer()), align=2
+            )
+            for v in range(2)
+        ]
+        for r in range(ROWS):
+            value = builder.load(builder.bitcast(values(loop.index, r), _I32.as_pointer()), align=2)
+            first = builder.insert_element(ir.Constant(INTS, ir.Undefined), value, ir.Constant(_I32, 0))
+            splat = builder.shuffle_vector(
+                first, ir.Constant(INTS, ir.Undefined), ir.Constant(ir.VectorType(_I32, LANES), None)
+            )
+            pair = builder.bitcast(splat, _SHORTS)
+            for part, total in zip(parts, totals[r], strict=True):
+                builder.store(builder.add(builder.load(total), _pairs(builder, part, pair)), total)
+    return totals
+
+
+def interleaved(table: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
+    """Weights (2 * pairs, panels * PANEL) in the flat order of the tiles: (panels, pairs, PANEL, 2)."""
+    order = table.reshape(len(table) // 2, 2, -1, PANEL).transpose(2, 0, 3, 1)
+    return np.ascontiguousarray(order).reshape(-1)
+
+
 @intrinsic
-def _tile_sums(
-    typing: Any, block: Any, weights: Any, panel: Any, pairs: Any, sums: Any
-) -> tuple[Any, Callable[..., Any]]:
+def _tile(typing: Any, block: Any, weights: Any, panel: Any, pairs: Any, sums: Any) -> tuple[Any, Callable[..., Any]]:
     """sums (ROWS, PANEL) int32 of block (pairs, ROWS, 2) int16 times weights[panel:] (pairs, PANEL, 2) int16."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def data(number: int) -> Any:
             return context.make_array(signature.args[number])(context, builder, args[number]).data
 
+        def values(pair: Any, row: int) -> Any:
+            at = builder.add(builder.mul(pair, ir.Constant(_I64, 2 * ROWS)), ir.Constant(_I64, 2 * row))
+            return builder.gep(block, [at])
+
         block, weights, sums = data(0), builder.gep(data(1), [args[2]]), data(4)
-        totals = [[_alloca(builder, _INTS) for _ in range(2)] for _ in range(ROWS)]
-        for row in totals:
-            for total in row:
-                builder.store(ir.Constant(_INTS, None), total)
-        with cgutils.for_range(builder, args[3]) as loop:
-            column = builder.gep(weights, [builder.mul(loop.index, ir.Constant(_I64, 2 * PANEL))])
-            values = builder.bitcast(
-                builder.gep(block, [builder.mul(loop.index, ir.Constant(_I64, 2 * ROWS))]), _I32.as_pointer()
-            )
-            parts = [
-                builder.load(
-                    builder.bitcast(builder.gep(column, [ir.Constant(_I64, v * PANEL)]), _SHORTS.as_pointer()), align=2
-                )
-                for v in range(2)
-            ]
-            for r in range(ROWS):
-                value = builder.load(builder.gep(values, [ir.Constant(_I64, r)]), align=2)
-                first = builder.insert_element(ir.Constant(_INTS, ir.Undefined), value, ir.Constant(_I32, 0))
-                splat = builder.shuffle_vector(
-                    first, ir.Constant(_INTS, ir.Undefined), ir.Constant(ir.VectorType(_I32, _LANES), None)
-                )
-                pair = builder.bitcast(splat, _SHORTS)
-                for part, total in zip(parts, totals[r], strict=True):
-                    builder.store(builder.add(builder.load(total), _pairs(builder, part, pair)), total)
-        for r, row in enumerate(totals):
+        for r, row in enumerate(tile_sums(builder, weights, args[3], values)):
             for v, total in enumerate(row):
-                target = builder.gep(sums, [ir.Constant(_I64, r * PANEL + v * _LANES)])
-                builder.store(builder.load(total), builder.bitcast(target, _INTS.as_pointer()), align=4)
+                target = builder.gep(sums, [ir.Constant(_I64, r * PANEL + v * LANES)])
+                builder.store(builder.load(total), builder.bitcast(target, INTS.as_pointer()), align=4)
         return context.get_dummy_value()
 
     return types.void(block, weights, types.int64, types.int64, sums), codegen
@@ -141,7 +155,7 @@ def _dense(
             for pair in range(pairs):
                 column[pair * ROWS] = line_pairs[pair]
         for panel in range(panels):
-            _tile_sums(halves, weights, panel * pairs * PANEL * 2, pairs, tile)  # type: ignore[call-arg]
+            _tile(halves, weights, panel * pairs * PANEL * 2, pairs, tile)  # type: ignore[call-arg]
             for r in range(ROWS):
                 sums[r, panel * PANEL : (panel + 1) * PANEL] = tile[r * PANEL : (r + 1) * PANEL]
         for row in range(start, stop):
@@ -167,8 +181,7 @@ class Dense:
         panels, pairs = -(-columns // PANEL), -(-dims // 2)
         table: npt.NDArray[np.int16] = np.zeros((2 * pairs, panels * PANEL), np.int16)
         table[:dims, :columns] = np.rint(weights / np.where(unit > 0, unit, 1))
-        order = table.reshape(pairs, 2, panels, PANEL).transpose(2, 0, 3, 1)
-        self._weights = np.ascontiguousarray(order).reshape(-1)
+        self._weights = interleaved(table)
 
     def __call__(self, features: Float32s) -> Float32s:
         """(n, k) float32 from features (n, d) float32. A row's result does not depend on the rows beside it."""
