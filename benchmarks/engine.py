@@ -22,10 +22,11 @@ from threadpoolctl import threadpool_limits
 import seqbag
 from seqbag.batch import Rows, TextColumn
 from seqbag.layer import Layer, Maps
+from seqbag.packed import pack_bits
 from seqbag.patches import Patcher, gather
 from seqbag.predictor import Predictor
 from seqbag.regions import Regions
-from seqbag.stages import BitStage, pack
+from seqbag.stages import BitStage
 
 SIDE, CHANNELS = 16, 256
 LINES = 20_000
@@ -39,7 +40,7 @@ def convolution(runs: int) -> tuple[float, float]:
     layer = Layer((patcher,), (weights,), (np.full(CHANNELS, 0.5, np.float32),), "sign", Regions("whole"))
     values = rng.choice([-1, 1], (SIDE * SIDE, CHANNELS)).astype(np.float32)
     offsets = np.array([0, SIDE * SIDE])
-    bits = Maps(pack(values), offsets, (SIDE, SIDE))
+    bits = Maps(pack_bits(values > 0).view(np.uint64), offsets, (SIDE, SIDE))
     stage = BitStage(layer, np.array([[0, CHANNELS]]))
     index, image = patcher.grid_index((SIDE, SIDE)), values[None]
     times = [(seconds(lambda: stage(bits)), seconds(lambda: gather(image, index) @ weights)) for _ in range(runs + 3)][

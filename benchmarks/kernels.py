@@ -35,11 +35,12 @@ from seqbag.head import Head, Schedule
 from seqbag.kernels.assign import Searcher
 from seqbag.kernels.filters import sum_rows
 from seqbag.layer import Layer, Maps
+from seqbag.packed import pack_bits
 from seqbag.parallel import Workers
 from seqbag.passes import LayerCounts
 from seqbag.patches import Patcher, gather
 from seqbag.regions import Regions
-from seqbag.stages import BitStage, pack
+from seqbag.stages import BitStage
 from seqbag.tokens import Encoder
 from seqbag_connectors import open_source
 
@@ -121,7 +122,7 @@ def bit_convolution() -> Work:
                   Regions("whole"))  # fmt: skip
     values = rng.choice([-1, 1], (SIDE * SIDE, CHANNELS)).astype(np.float32)
     stage = BitStage(layer, np.array([[0, CHANNELS]]))
-    bits = Maps(pack(values), np.array([0, SIDE * SIDE]), (SIDE, SIDE))
+    bits = Maps(pack_bits(values > 0).view(np.uint64), np.array([0, SIDE * SIDE]), (SIDE, SIDE))
     return Work(lambda: stage(bits), SIDE * SIDE * CHANNELS * 9 * CHANNELS / 64, "word")
 
 

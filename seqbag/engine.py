@@ -1,8 +1,10 @@
 """Inference on whole numbers: activations as bits, sums as look-ups or popcounts, counters, and one small classifier.
 
 Each layer is a stage that turns its input into the activation bits of its output sites, 64 filters a word; the bits are
-counted per region and are, as they stand, the next layer's input. No float is touched before the classifier, except by
-a first layer over pixels, which are no signs.
+counted per region and are, as they stand, the next layer's input. Signs meet filters of -1, 0 and +1, and pixels meet
+filters of 16 bits. Floats begin with the logarithms of the counts, which are looked up: the classifier standardises
+them, rounds them for its first layer, and computes its last in floats. A net packed with float weights or float
+activations is floats throughout and does not come here.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ from seqbag.kernels.bitops import pooled_logarithms
 from seqbag.kernels.dense import Dense
 from seqbag.layer import Layer, Maps
 from seqbag.network import Network
-from seqbag.stages import BitStage, EmbeddedStage, PixelStage, Stage, TokenStage, bit_spans, pooled, tables_fit
+from seqbag.quantise import in_range
+from seqbag.stages import BitStage, Stage, TokenStage, bit_spans, pooled, tables_fit
+from seqbag.sums import EmbeddedStage, PixelStage
 
 _SITES = 1 << 16  # sites, and rows, that go through the layers at once
 _ROWS = 1 << 12
@@ -41,7 +45,7 @@ class PackedNetwork(Network):
 
     def __post_init__(self) -> None:
         # None for a net with float weights or activations.
-        self.engine = Engine(self) if all(map(is_whole, self.layers[_pixels(self) :])) else None
+        self.engine = Engine(self) if all(is_whole(layer, n) for n, layer in enumerate(self.layers)) else None
 
     def features(self, maps: Maps) -> Float32s:
         return super().features(maps) if self.engine is None else self.engine.features(maps)
@@ -50,19 +54,18 @@ class PackedNetwork(Network):
         return super().logits_of(maps) if self.engine is None else self.engine.logits(maps)
 
 
-def is_whole(layer: Layer) -> bool:
-    """Whether all that a layer adds up are -1, 0 and +1, and its activations signs."""
-    arrays = layer.weights + (() if layer.embedding is None else (layer.embedding,))
-    return layer.activation == "sign" and all(np.isin(array, (-1, 0, 1)).all() for array in arrays)
-
-
-def _pixels(network: Network) -> int:
-    """1 if the first layer reads pixels, else 0."""
-    return int(network.layers[0].embedding is None)
+def is_whole(layer: Layer, number: int) -> bool:
+    """Whether layer `number` adds up signs times -1, 0 and +1, or pixels times whole numbers, and gives signs."""
+    if number == 0 and layer.embedding is None:
+        whole = all((np.rint(weights) == weights).all() and in_range(weights) for weights in layer.weights)
+    else:
+        arrays = layer.weights + (() if layer.embedding is None else (layer.embedding,))
+        whole = all(np.isin(array, (-1, 0, 1)).all() for array in arrays)
+    return layer.activation == "sign" and whole
 
 
 class Engine:
-    """Runs a net whose layers are `is_whole`, but for a first one over pixels. Holds no state; any thread may call."""
+    """Runs a net whose layers are `is_whole`. Any thread may call."""
 
     def __init__(self, network: Network) -> None:
         assert network.classifier is not None

@@ -15,6 +15,9 @@ model file: place in the window first, then channel. Tensors:
 | layers.L.sign.G            | (filters, ceil(inputs / 8)) uint8  | bits, 1 where the weight is above 0              |
 | layers.L.mask.G            | the same                           | ternary only: bits, 0 where the weight is 0      |
 | layers.L.threshold.G       | (filters,) int32                   | active where the sum is above it                 |
+| layers.0.weights.G         | (inputs, filters) int16            | images only, in place of sign and mask: times    |
+|                            |                                    | bytes, padding 0; magnitudes of a filter add up  |
+|                            |                                    | to 32,767 at most                                |
 | classifier.mean, .variance | (features,) float32                | what features are standardised by                |
 | classifier.hidden          | (features, hidden) int8            | weights / scale; absent without hidden units     |
 | classifier.hidden_scale    | (hidden,) float32                  | of each column                                   |
@@ -22,8 +25,8 @@ model file: place in the window first, then channel. Tensors:
 | classifier.out[_scale, _bias]| likewise                       | from hidden units, or features, to classes       |
 
 Where activations are float, `threshold` gives way to `scale` and `bias`, (filters,) float32, and the embedding is
-(tokens, dims) float32. Where weights are float, or the layer is the first over pixels, `sign` and `mask` give way to
-`weights` (inputs, filters) float32 with `bias`, and the classifier's weights are float32 without scales.
+(tokens, dims) float32. Where weights are float, `sign` and `mask` give way to `weights` (inputs, filters) float32 with
+`bias`, and the classifier's weights are float32 without scales. Where either is, so are the filters over pixels.
 """
 
 from __future__ import annotations
@@ -113,7 +116,7 @@ def _describe(layer: Layer) -> dict[str, Any]:
 
 def _pack(layer: Layer, number: int, kind: Kind) -> Arrays:
     arrays: Arrays = {}
-    filters = kind.filters(layer, number)
+    filters = kind.filters(number == 0 and layer.embedding is None)
     signs = kind.activations == "sign"
     if layer.embedding is not None:
         whole = signs and filters != "float"
@@ -121,6 +124,10 @@ def _pack(layer: Layer, number: int, kind: Kind) -> Arrays:
     for group, (weights, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
         if filters == "float":
             arrays[f"weights.{group}"], arrays[f"bias.{group}"] = weights, bias
+            continue
+        if filters == "integer":
+            arrays[f"weights.{group}"] = weights.astype(np.int16)
+            arrays[f"threshold.{group}"] = np.floor(-bias).astype(np.int32)
             continue
         arrays[f"sign.{group}"] = pack_bits(weights.T > 0)
         if filters == "ternary":
@@ -165,7 +172,7 @@ def from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
     for number, values in enumerate(description["layers"]):
         layers.append(read_layer(number, values, arrays, kind, size(config.dims) if lookup is not None else 0, inputs))
         inputs = layers[-1].channels
-    if shape and (lookup is not None or len(shape) != len(layers[0].patchers[0].window) + 1):
+    if len(shape) != (len(layers[0].patchers[0].window) + 1 if image else 0):
         raise ValueError("the shape of images does not fit the input")
     first = layers[0]
     if lookup is not None and (first.embedding is None or len(first.embedding) != max(int(lookup.max()), 1) + 1):

@@ -1,5 +1,9 @@
 """A trained net made of integers: embeddings of signs, filters of -1, 0 and +1, and a threshold for each filter.
 
+Pixels are no signs, and filters of -1, 0 and +1 would not whiten them: their filters become integers of 16 bits, of
+which one filter's are at most 32,767 together. So no sum of bytes times weights reaches 2^23, in any order, and what
+32 bits hold is exact in float32, too.
+
 The result is a `Network` again, with whole weights and a bias of -(threshold + 1/2), so that `sum + bias > 0` is
 `sum > threshold` exactly: it can be measured and refitted like any other, packed without loss, and run on bits. Scales
 need not be kept, as a sign has none; biases and scales of the filters go into the thresholds.
@@ -9,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +24,7 @@ from seqbag.layer import Layer
 from seqbag.network import Network
 
 Weights = Literal["ternary", "binary", "float"]
+Filters = Literal["ternary", "binary", "float", "integer"]
 Activations = Literal["sign", "float"]
 WEIGHTS: tuple[Weights, ...] = ("ternary", "binary", "float")
 ACTIVATIONS: tuple[Activations, ...] = ("sign", "float")
@@ -32,11 +37,15 @@ class Kind:
     weights: Weights
     activations: Activations
 
-    def filters(self, layer: Layer, number: int) -> Weights:
-        """What the filters of layer `number` are kept as: those over pixels stay floats."""
-        return "float" if number == 0 and layer.embedding is None else self.weights
+    def filters(self, pixels: bool) -> Filters:
+        """What a layer's filters are kept as. pixels: whether it is the first over images."""
+        if not pixels or self.weights == "float":
+            return self.weights
+        return "integer" if self.activations == "sign" else "float"
 
 
+_BYTE = 255
+_WEIGHTS = 32767  # of a filter over pixels, all magnitudes together
 _NO_WINDOWS = (np.empty((0, 0), np.int32), np.empty(0, np.int64))
 _RIDGE = 0.3  # of the mean variance of the inputs: of those tried, it left least of the sums unexplained
 Quantiser = Callable[[Float32s], tuple[Float32s, Float32s]]
@@ -66,7 +75,33 @@ def least_squares_binary(weights: Float32s) -> tuple[Float32s, Float32s]:
     return signs, np.abs(weights).mean(0, dtype=np.float64).astype(np.float32)
 
 
-QUANTISERS: dict[Weights, Quantiser] = {"ternary": least_squares_ternary, "binary": least_squares_binary}
+def largest_remainder(weights: Float32s) -> tuple[Float32s, npt.NDArray[np.float64]]:
+    """Per column whole numbers q (inputs, F), at most 32,767 together, and the scale (F,) such that scale * q is near.
+
+    Of what is rounded down, the largest fractions are rounded up, until q's sum is the column's: patches are about as
+    bright all over, and an error of the sum is multiplied by that brightness.
+    """
+    size = np.abs(weights, dtype=np.float64).sum(0)
+    scale: npt.NDArray[np.float64] = np.where(size > 0, size, 1) / (_WEIGHTS - len(weights))
+    low = np.floor(weights / scale)
+    fraction = weights / scale - low
+    rank = np.argsort(np.argsort(-fraction, axis=0, kind="stable"), axis=0, kind="stable")
+    whole = low + (rank < np.rint(fraction.sum(0)))
+    return whole.astype(np.float32), scale
+
+
+def in_range(weights: npt.NDArray[Any]) -> bool:
+    """Whether each filter (column) over pixels is small enough that no sum overflows or is rounded."""
+    return bool((np.abs(weights, dtype=np.float64).sum(0) <= _WEIGHTS).all())
+
+
+def sum_bounds(weights: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """(F,) the least and the largest sum of bytes times the weights (inputs, F)."""
+    wide = _BYTE * weights.astype(np.float64)
+    return np.minimum(wide, 0).sum(0), np.maximum(wide, 0).sum(0)
+
+
+QUANTISERS: dict[Filters, Quantiser] = {"ternary": least_squares_ternary, "binary": least_squares_binary}
 
 
 def quantise(network: Network, kind: Kind, windows: Sequence[Int32s] = (), counts: Sequence[Int64s] = ()) -> Network:
@@ -85,13 +120,16 @@ def quantise(network: Network, kind: Kind, windows: Sequence[Int32s] = (), count
         )
     layers = []
     for number, before in enumerate(network.layers):
-        filters = kind.filters(before, number)
+        filters = kind.filters(number == 0 and before.embedding is None)
         known = list(zip(windows, counts, strict=True)) if number == 0 else []
-        if kind.activations == "sign":
-            whole = filters != "float"
-            layers.append(_whole(before, QUANTISERS[filters], known) if whole else replace(before, activation="sign"))
+        if filters == "float":
+            layers.append(replace(before, activation="sign") if kind.activations == "sign" else before)
+        elif filters == "integer":
+            layers.append(_integer(before))
+        elif kind.activations == "sign":
+            layers.append(_whole(before, QUANTISERS[filters], known))
         else:
-            layers.append(before if filters == "float" else _scaled(before, QUANTISERS[filters]))
+            layers.append(_scaled(before, QUANTISERS[filters]))
     config = replace(network.config, activation="sign") if kind.activations == "sign" else network.config
     return replace(network, config=config, layers=layers)
 
@@ -100,6 +138,18 @@ def _scaled(layer: Layer, quantiser: Quantiser) -> Layer:
     """Filters replaced by scale * t, which needs no other bias."""
     parts = [quantiser(weights) for weights in layer.weights]
     return replace(layer, weights=tuple(np.ascontiguousarray(t * scale) for t, scale in parts))
+
+
+def _integer(layer: Layer) -> Layer:
+    """The layer over pixels with sign activations and nothing but whole numbers in it."""
+    filters, biases = [], []
+    for weights, bias in zip(layer.weights, layer.biases, strict=True):
+        whole, scale = largest_remainder(weights)
+        least, most = sum_bounds(whole)
+        thresholds = np.clip(np.floor(-bias / scale), least - 1, most)
+        filters.append(np.ascontiguousarray(whole))
+        biases.append(-(thresholds + 0.5).astype(np.float32))
+    return replace(layer, weights=tuple(filters), biases=tuple(biases), activation="sign")
 
 
 def _whole(layer: Layer, quantiser: Quantiser, known: list[tuple[Int32s, Int64s]]) -> Layer:

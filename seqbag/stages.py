@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass
 from math import prod
 from typing import Protocol, TypeAlias
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag.batch import Float32s, Int32s, Int64s
-from seqbag.kernels.bitops import PANEL, SITES, WORD, any_bits, convolve, pack_signs
+from seqbag.kernels.bitops import PANEL, SITES, WORD, any_bits, convolve
 from seqbag.kernels.tokenbits import convolve_tokens, look_up_windows
 from seqbag.layer import Layer, Maps
 from seqbag.patches import Index, Patcher
@@ -56,7 +55,7 @@ class _TokenFilters:
     def __init__(self, patcher: Patcher, table: Float32s, bias: Float32s) -> None:
         self.patcher = patcher
         width, tokens, filters = table.shape
-        self.words = _padded(filters) // WORD
+        self.words = padded(filters) // WORD
         self._table = np.zeros((width * tokens, self.words * WORD), np.int16)
         self._table[:, :filters] = table.reshape(-1, filters)
         self._thresholds = np.full(self.words * WORD, np.iinfo(np.int16).max, np.int16)
@@ -101,34 +100,13 @@ class BitStage:
         ]
 
     def __call__(self, maps: Maps) -> Maps:
-        parts = [group(maps) for group in self._groups]
-        words = parts[0].values if len(parts) == 1 else np.concatenate([part.values for part in parts], axis=1)
-        return Maps(words, parts[0].offsets, parts[0].grid)
+        return beside([group(maps) for group in self._groups])
 
 
-class PixelStage:
-    """A first layer over pixels or any vectors: convolved as it is, its signs packed."""
-
-    def __init__(self, layer: Layer) -> None:
-        self._layer = layer
-
-    def __call__(self, maps: Maps) -> Maps:
-        active = self._layer.forward(maps)
-        edges = np.cumsum([0, *(len(bias) for bias in self._layer.biases)])
-        groups = [pack(active.values[:, first:last]) for first, last in pairwise(edges)]
-        return Maps(np.concatenate(groups, axis=1), active.offsets, active.grid)
-
-
-class EmbeddedStage:
-    """A first layer over a vocabulary too large for tables: each token's vector is looked up and convolved."""
-
-    def __init__(self, layer: Layer) -> None:
-        assert layer.embedding is not None
-        self._embedding = layer.embedding
-        self._stage = PixelStage(replace(layer, embedding=None))
-
-    def __call__(self, maps: Maps) -> Maps:
-        return self._stage(Maps(self._embedding[maps.values], maps.offsets))
+def beside(parts: list[Maps]) -> Maps:
+    """The words of a layer's groups as one row a site."""
+    words = parts[0].values if len(parts) == 1 else np.concatenate([part.values for part in parts], axis=1)
+    return Maps(words, parts[0].offsets, parts[0].grid)
 
 
 def pooled(maps: Maps, pooling: tuple[int, ...]) -> Maps:
@@ -159,7 +137,7 @@ class _BitFilters:
         self._patcher = patcher
         sites, channels = prod(patcher.window), len(places)
         words = int(places.max()) // WORD + 1
-        shape = (_padded(len(bias)), sites, words * WORD)
+        shape = (padded(len(bias)), sites, words * WORD)
         signs, masks = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         values = weights.T.reshape(len(bias), sites, channels)
         signs[: len(bias), :, places], masks[: len(bias), :, places] = values > 0, values != 0
@@ -213,7 +191,7 @@ class _BitFilters:
 def bit_spans(layer: Layer) -> Int64s:
     """(groups, 2): the first bit of each group's channels in a site's words, a new word, and how many they are."""
     sizes = [len(bias) for bias in layer.biases]
-    starts = np.cumsum([0, *map(_padded, sizes)])[:-1]
+    starts = np.cumsum([0, *map(padded, sizes)])[:-1]
     return np.stack([starts, np.array(sizes)], axis=1)
 
 
@@ -221,22 +199,14 @@ def tables_fit(layer: Layer) -> bool:
     """Whether tables of the layer's sums are small enough to keep, and the sums fit 16 bits."""
     assert layer.embedding is not None
     tokens, dims = layer.embedding.shape
-    sizes = [
-        (patcher.window[0], _padded(len(bias))) for patcher, bias in zip(layer.patchers, layer.biases, strict=True)
-    ]
+    sizes = [(patcher.window[0], padded(len(bias))) for patcher, bias in zip(layer.patchers, layer.biases, strict=True)]
     entries: int = sum(width * tokens * filters for width, filters in sizes)
     return entries * 2 <= _TABLE_BYTES and max(width for width, _ in sizes) * dims < np.iinfo(np.int16).max - 1
 
 
-def _padded(filters: int) -> int:
+def padded(filters: int) -> int:
+    """Rounded up to whole words."""
     return -(-filters // WORD) * WORD
-
-
-def pack(values: npt.NDArray[np.generic]) -> Words:
-    """(sites, channels) to words (sites, ceil(channels / 64)), a bit for each value above zero."""
-    bits = np.empty((len(values), _padded(values.shape[1]) // WORD), np.uint64)
-    pack_signs(np.ascontiguousarray(values), bits)
-    return bits
 
 
 def _panels(bits: npt.NDArray[np.bool_]) -> Words:

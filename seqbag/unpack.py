@@ -13,7 +13,7 @@ from seqbag.batch import Float32s
 from seqbag.classifier import Classifier
 from seqbag.layer import Layer
 from seqbag.patches import Patcher
-from seqbag.quantise import Kind
+from seqbag.quantise import Kind, in_range, sum_bounds
 from seqbag.regions import Regions
 from seqbag.store import Arrays
 
@@ -43,15 +43,18 @@ def read_layer(number: int, values: dict[str, Any], arrays: Arrays, kind: Kind, 
     if pooling and (dims or len(pooling) != len(patchers[0].window)):
         raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
     embedding = _embedding(arrays, kind, dims) if dims and number == 0 else None
-    plain = number == 0 and embedding is None
+    held = kind.filters(number == 0 and embedding is None)
     weights, biases = [], []
     for group, (patcher, filters) in enumerate(zip(patchers, values["filters"], strict=True)):
         channels = inputs if embedding is None else embedding.shape[1]
         name = (f"layers.{number}", group)
-        if kind.weights == "float" or plain:
-            w, b = _float_filters(arrays, name, size(filters), channels or None, prod(patcher.window))
+        places = prod(patcher.window)
+        if held == "float":
+            w, b = _float_filters(arrays, name, (channels * places, size(filters)))
+        elif held == "integer":
+            w, b = _integer_filters(arrays, name, (channels * places, size(filters)))
         else:
-            w, b = _whole_filters(arrays, name, size(filters), channels * prod(patcher.window), kind)
+            w, b = _whole_filters(arrays, name, size(filters), channels * places, kind)
         weights.append(w)
         biases.append(b)
     return Layer(patchers, tuple(weights), tuple(biases), activation, regions, embedding, pooling)
@@ -68,16 +71,22 @@ def _embedding(arrays: Arrays, kind: Kind, dims: int) -> Float32s:
     return np.concatenate([np.zeros((2, dims), np.float32), signs])
 
 
-def _float_filters(
-    arrays: Arrays, name: tuple[str, int], filters: int, channels: int | None, places: int
-) -> tuple[Float32s, Float32s]:
-    """channels: None if only the weights know it."""
+def _float_filters(arrays: Arrays, name: tuple[str, int], shape: tuple[int, int]) -> tuple[Float32s, Float32s]:
     layer, group = name
-    weights = checked(arrays, f"{layer}.weights.{group}", np.float32, 2)
-    wanted = len(weights) - len(weights) % places if channels is None else channels * places
-    if weights.shape != (wanted, filters) or not wanted:
-        raise ValueError(f"the weights of {layer} do not fit its windows")
-    return weights, checked(arrays, f"{layer}.bias.{group}", np.float32, 1, (filters,))
+    weights = checked(arrays, f"{layer}.weights.{group}", np.float32, 2, shape)
+    return weights, checked(arrays, f"{layer}.bias.{group}", np.float32, 1, shape[1:])
+
+
+def _integer_filters(arrays: Arrays, name: tuple[str, int], shape: tuple[int, int]) -> tuple[Float32s, Float32s]:
+    layer, group = name
+    weights = checked(arrays, f"{layer}.weights.{group}", np.int16, 2, shape)
+    if not in_range(weights):
+        raise ValueError(f"the weights of {layer} are so large that sums could overflow")
+    threshold = checked(arrays, f"{layer}.threshold.{group}", np.int32, 1, shape[1:])
+    least, most = sum_bounds(weights)
+    if (threshold < least - 1).any() or (threshold > most).any():
+        raise ValueError(f"the thresholds of {layer} are out of range")
+    return weights.astype(np.float32), -(threshold + 0.5).astype(np.float32)
 
 
 def _whole_filters(

@@ -392,7 +392,7 @@ def grid_convolved(
 def active(windows: np.ndarray, weights: np.ndarray, thresholds: np.ndarray) -> list[list[bool]]:
     """Whether each window's sum is above each filter's threshold, in Python's integers.
 
-    windows: (m, inputs) of -1, 0 (padding) and +1; weights: (inputs, filters) of -1, 0, +1; thresholds: (filters,).
+    windows: (m, inputs), weights: (inputs, filters), thresholds: (filters,); all whole numbers.
     """
     return [
         [

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import seqbag
+from seqbag.engine import PackedNetwork
 from seqbag.errors import DataError
 from seqbag.prediction import predict
+from seqbag.store import save
+from seqbag.trainer import train
 from seqbag_connectors import open_source
 from tests.builders import write_parquet
 from tests.command import fails, run, run_json
 from tests.conftest import QUICK, log_columns
+from tests.test_images import SMALL, hub
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +123,25 @@ def test_token_lists_are_packed_too(tmp_path: Path) -> None:
     assert loaded.predict([["start", "readonly", "e1"], ["start", "completed", 3]]) == ["disk", "normal"]  # type: ignore[list-item]
     with pytest.raises(DataError, match="a list of lists of strings"):
         loaded.predict(["start readonly"])
+
+
+def test_images_are_packed_too(tmp_path: Path) -> None:
+    hub(tmp_path / "images.parquet", 300)
+    trained = train(open_source(str(tmp_path / "images.parquet")), replace(SMALL, activation="sign"))
+    save(trained.model({"kind": "image", "input": "img", "label": "label"}), tmp_path / "m")
+    whole = run_json("evaluate", tmp_path / "m", "--source", tmp_path / "images.parquet")["accuracy"]
+    small = tmp_path / "s"
+    report = run_json("export", tmp_path / "m", "--source", tmp_path / "images.parquet", "--out", small)
+    assert report["accuracy_after"] >= report["accuracy_before"] - 0.05
+    packed = run_json("evaluate", small, "--source", tmp_path / "images.parquet")["accuracy"]
+    assert packed >= whole - 0.03
+    done = run("predict", small, "--source", tmp_path / "images.parquet", "--format", "jsonl", "--quiet")
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 300)
+    done = run("inspect", small, "--plot", tmp_path / "filters.png")
+    assert (done.returncode, "whitening  windows of 3x3; 108 filters, sign" in done.stdout) == (0, True)
+    network = seqbag.load(small).model.network
+    assert isinstance(network, PackedNetwork)
+    assert network.engine is not None
 
 
 def test_onnx_is_written(signs: Path, tmp_path: Path) -> None:

@@ -16,8 +16,10 @@ from seqbag.kernels.dense import Dense
 from seqbag.layer import Layer, Maps
 from seqbag.network import Network
 from seqbag.patches import Patcher
+from seqbag.quantise import Kind, quantise
 from seqbag.regions import Regions
-from seqbag.stages import BitStage, EmbeddedStage, TokenStage
+from seqbag.stages import BitStage, TokenStage
+from seqbag.sums import EmbeddedStage, PixelStage
 from tests import naive
 from tests.memory import text_column
 from tests.nets import image_network, layer_of, ternary_filters, token_network
@@ -32,6 +34,12 @@ def maps_of(rng, lengths, tokens):
 
 def packed(network):
     return PackedNetwork(network.config, network.classes, network.lookup, network.layers, network.classifier)
+
+
+def words_of(values):
+    """(sites, channels) to words (sites, ceil(channels / 64)), a bit for each value above zero."""
+    wide = np.pad(values > 0, ((0, 0), (0, -values.shape[1] % 64)))
+    return np.packbits(wide, axis=1, bitorder="little").view(np.uint64)
 
 
 def unpacked(words, filters):
@@ -85,8 +93,52 @@ def test_bit_convolution_on_grids_matches_whole_number_sums(seed, window, channe
     offsets = np.arange(n + 1, dtype=np.int64) * int(np.prod(grid))
     windows = Maps(values, offsets, grid).windows(layer.patchers[0])[0]
     expected = np.array(naive.active(windows, layer.weights[0], np.floor(-layer.biases[0])), bool).reshape(-1, 9)
-    out = BitStage(layer, np.array([[0, channels]]))(Maps(stages.pack(values), offsets, grid))
+    out = BitStage(layer, np.array([[0, channels]]))(Maps(words_of(values), offsets, grid))
     np.testing.assert_array_equal(unpacked(out.values, 9), expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 1000), st.sampled_from([(1, 1), (2, 3), (3, 3), (3, 2, 2), (4,)]), st.integers(1, 4),
+    st.sampled_from([1, 7, 64, 65]), st.lists(st.integers(1, 6), min_size=3, max_size=3),
+    st.sampled_from(["same", "causal", "valid"]), st.integers(1, 3), st.integers(0, 3),
+)  # fmt: skip
+def test_pixel_convolution_matches_whole_number_sums(seed, window, channels, filters, grid, padding, stride, n):
+    rng = np.random.default_rng(seed)
+    axes, inputs = len(window), int(np.prod(window)) * channels
+    grid, strides = tuple(grid[:axes]), (stride,) * axes
+    most = 32767 // inputs
+    weights = rng.integers(-most, most + 1, (inputs, filters)).astype(np.float32)
+    pixels = rng.choice(np.array([0, 1, 127, 128, 254, 255], np.uint8), (n * int(np.prod(grid)), channels))
+    index = naive.grid_index(grid, window, strides, padding)
+    windows = np.array(
+        [
+            naive.gather(image.tolist(), index)
+            for image in pixels.reshape(n, int(np.prod(grid)), channels)
+        ],
+    ).reshape(n * len(index), inputs)  # fmt: skip
+    sums = windows @ weights.astype(np.int64)
+    thresholds = np.array([rng.choice(column) if len(column) else 0 for column in sums.T]) - rng.integers(0, 2, filters)
+    layer = Layer(
+        (Patcher(window, strides, padding),), (weights,), (-(thresholds + 0.5).astype(np.float32),), "sign",
+        Regions("none"),
+    )  # fmt: skip
+    out = PixelStage(layer)(Maps(pixels, np.arange(n + 1) * int(np.prod(grid)), grid))
+    expected = np.array(naive.active(windows, weights, thresholds), bool).reshape(-1, filters)
+    np.testing.assert_array_equal(unpacked(out.values, filters), expected)
+    assert out.offsets.tolist() == [i * len(index) for i in range(n + 1)]
+
+
+def test_the_largest_sums_of_pixels_do_not_overflow():
+    """Also in the float net that the engine stands for: thresholds are one below a sum, and the sum itself."""
+    weights = np.array([[32767, -32767, 16383, 1], [0, 0, 16384, -32766]], np.float32)
+    sums = 255 * weights.astype(np.int64).sum(0)
+    for below, expected in ((1, [True] * 4), (0, [False] * 4)):
+        bias = -(sums - below + 0.5).astype(np.float32)
+        layer = Layer((Patcher((1, 1), (1, 1), "same"),), (weights,), (bias,), "sign", Regions("none"))
+        maps = Maps(np.full((1, 2), 255, np.uint8), np.array([0, 1]), (1, 1))
+        assert unpacked(PixelStage(layer)(maps).values, 4).tolist() == [expected]
+        assert layer.forward(maps).values.astype(bool).tolist() == [expected]
 
 
 @pytest.mark.parametrize("regions", ["whole", "tail:8,2,1"])
@@ -114,6 +166,7 @@ def test_a_long_line_and_many_lines_are_counted_in_full(monkeypatch):
 @pytest.mark.parametrize("first", ["none", "whole"])
 def test_features_of_images_are_those_of_the_float_net(window, pooling, first, padding):
     network = image_network(window=window, padding=padding, pooling=pooling, first=first)
+    network = quantise(network, Kind("ternary", "sign"))
     shape = (4, 9, 8, 3) if len(window) == 2 else (4, 6, 8, 7, 3)
     column = ImageColumn(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
     maps = network.encode(column)
@@ -153,6 +206,16 @@ def test_a_net_with_float_filters_or_activations_runs_as_it_is():
         changed = dataclasses.replace(network, layers=[other])
         assert packed(changed).engine is None
         np.testing.assert_array_equal(packed(changed).logits(text_column(LINES)), changed.logits(text_column(LINES)))
+
+
+@pytest.mark.parametrize("larger", [1.5, 32768])
+def test_filters_over_pixels_that_are_no_small_integers_run_as_they_are(larger):
+    network = quantise(image_network(), Kind("ternary", "sign"))
+    assert packed(network).engine is not None
+    weights = network.layers[0].weights[0].copy()
+    weights[0, 0] = larger
+    layer = dataclasses.replace(network.layers[0], weights=(weights,))
+    assert packed(dataclasses.replace(network, layers=[layer, *network.layers[1:]])).engine is None
 
 
 def test_a_vocabulary_too_large_for_tables_is_convolved_as_it_is(monkeypatch):

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 from seqbag.batch import ImageColumn
+from seqbag.engine import PackedNetwork
 from seqbag.errors import UsageError
 from seqbag.patches import Patcher
+from seqbag.quantise import Kind, quantise
 from seqbag.store import Model
 from seqbag.tokens import Encoder
 from seqbag_cli.onnx_export import OPSET, to_onnx
@@ -64,6 +66,21 @@ def test_images(regions, hidden, activation, pooling):
     expected = network.logits(ImageColumn(pixels))
     np.testing.assert_allclose(logits, expected, atol=0.05)
     assert (logits.argmax(1) == expected.argmax(1)).all()
+
+
+def test_whole_filters_over_pixels_give_the_bits_of_the_engine():
+    """Sums at the very thresholds: a single bit that differs would show in the logits of so small a picture."""
+    rng = np.random.default_rng(0)
+    network = quantise(image_network(regions="whole", filters=64), Kind("ternary", "sign"))
+    pixels = rng.choice(np.array([0, 254, 255], np.uint8), (200, 2, 2, 3))
+    layer = network.layers[0]
+    windows = network.encode(ImageColumn(pixels)).windows(layer.patchers[0])[0]
+    sums = windows.astype(np.int64) @ layer.weights[0].astype(np.int64)
+    biases = (-(sums[rng.integers(0, len(sums), 64), np.arange(64)] - rng.integers(0, 2, 64) + 0.5).astype(np.float32),)
+    network.layers[0] = dataclasses.replace(layer, biases=biases)
+    network = PackedNetwork(network.config, network.classes, None, network.layers, network.classifier, (2, 2, 3))
+    (logits,) = session(network, "image").run(["logits"], {"pixels": pixels})
+    np.testing.assert_allclose(logits, network.logits(ImageColumn(pixels)), atol=0.01)
 
 
 def test_the_file_says_what_it_is():

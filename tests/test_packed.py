@@ -13,10 +13,11 @@ from seqbag import packed
 from seqbag.batch import ImageColumn
 from seqbag.errors import ModelError
 from seqbag.packed import KEY, load, pack_bits, to_bytes
+from seqbag.patches import Patcher
 from seqbag.quantise import Kind, quantise
 from seqbag.store import Model
 from tests.memory import text_column
-from tests.nets import image_network, token_network
+from tests.nets import classifier_of, image_network, layer_of, token_network
 
 COLUMNS = {"kind": "text", "input": "message", "label": "label"}
 LINES = ["", "a", "hello world", "zq", "caé", "x" * 300]
@@ -55,6 +56,12 @@ def data():
     return to_bytes(model_of(quantise(token_network(), SIGNS[0])), SIGNS[0])
 
 
+@pytest.fixture(scope="module")
+def image_data():
+    network = dataclasses.replace(quantise(image_network(pooling=(2, 2)), SIGNS[0]), shape=PIXELS.shape[1:])
+    return to_bytes(model_of(network, "image"), SIGNS[0])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_packed_net_gives_what_the_quantised_net_gave(place, kind):
     network = token_network()
@@ -73,15 +80,16 @@ def test_a_packed_net_gives_what_the_quantised_net_gave(place, kind):
     np.testing.assert_allclose(loaded.network.logits(text_column(LINES)), network.logits(text_column(LINES)), atol=0.3)
 
 
-@pytest.mark.parametrize("kind", SIGNS)
+@pytest.mark.parametrize("kind", [*SIGNS, Kind("float", "sign")])
 @pytest.mark.parametrize("hidden", [0, 4])
-def test_images_keep_their_first_layer_in_floats(place, kind, hidden):
+def test_nets_over_pixels_come_back_whole(place, kind, hidden):
     network = dataclasses.replace(quantise(image_network(hidden=hidden, pooling=(2, 2)), kind), shape=PIXELS.shape[1:])
     loaded = read(place, to_bytes(model_of(network, "image"), kind))
     column = ImageColumn(PIXELS)
     np.testing.assert_array_equal(
         loaded.network.features(loaded.network.encode(column)), network.features(network.encode(column))
     )
+    assert (loaded.network.engine is None) == (kind.weights == "float")
 
 
 def test_the_bytes_are_those_documented(data):
@@ -142,6 +150,27 @@ def test_golden_bytes():
     assert description["config"]["dims"] == 3
 
 
+def test_golden_bytes_of_images():
+    """The same of the layer over pixels, of two windows."""
+    network = image_network(filters=2, channels=1, window=(1, 2))
+    patchers = (Patcher((1, 2), (1, 1), "same"), Patcher((1, 1), (1, 1), "same"))
+    weights = (np.array([[1, -32767], [-300, 0]], np.float32), np.array([[7]], np.float32))
+    biases = (np.array([76500.5, 8355585.5], np.float32), np.array([-1784.5], np.float32))
+    layer = dataclasses.replace(network.layers[0], patchers=patchers, weights=weights, biases=biases)
+    second = layer_of(np.random.default_rng(0), [(1, 2)], 2, "grid:2", 3)
+    network = dataclasses.replace(network, layers=[layer, second], shape=(4, 4, 1))
+    network.classifier = classifier_of(np.random.default_rng(0), second.features(2), 0, 2)
+    for kind in SIGNS:
+        description, arrays = parts(to_bytes(model_of(network, "image"), kind))
+        assert {name: (str(v.dtype), v.tolist()) for name, v in arrays.items() if name.startswith("layers.0")} == {
+            "layers.0.weights.0": ("int16", [[1, -32767], [-300, 0]]),
+            "layers.0.threshold.0": ("int32", [-76501, -8355586]),
+            "layers.0.weights.1": ("int16", [[7]]),
+            "layers.0.threshold.1": ("int32", [1784]),
+        }
+        assert (description["shape"], description["layers"][0]["filters"]) == ([4, 4, 1], [2, 1])
+
+
 def refused(place, description, arrays):
     with pytest.raises(ModelError) as error:
         read(place, joined(description, arrays))
@@ -174,6 +203,45 @@ def test_a_layer_that_lies_is_refused(place, data, name, layer):
     refused(place, description, arrays)
 
 
+PIXEL_LIES = {
+    "layers.0.weights.0": [
+        (32767, "the weights of layers.0 are so large that sums could overflow"),
+        (-32768, "the weights of layers.0 are so large that sums could overflow"),
+    ],
+    "layers.0.threshold.0": [
+        (255 * 32767 + 1, "the thresholds of layers.0 are out of range"),
+        (-255 * 32767 - 2, "the thresholds of layers.0 are out of range"),
+        (-(2**31), "the thresholds of layers.0 are out of range"),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value", "cause"), [(n, *lie) for n, lies in PIXEL_LIES.items() for lie in lies])
+def test_filters_over_pixels_out_of_range_are_refused(place, image_data, name, value, cause):
+    description, arrays = parts(image_data)
+    array = np.array(arrays[name])
+    array[-1] = value
+    with pytest.raises(ModelError) as error:
+        read(place, joined(description, arrays | {name: array}))
+    assert str(error.value) == f"{place} is damaged (ValueError: {cause}): restore it or export it again"
+
+
+def test_thresholds_over_pixels_reach_from_below_the_least_sum_to_the_largest(place, image_data):
+    description, arrays = parts(image_data)
+    name = "layers.0.threshold.0"
+    wide = 255 * arrays["layers.0.weights.0"].astype(np.int64)
+    least, most = np.minimum(wide, 0).sum(0), np.maximum(wide, 0).sum(0)
+    for edge, beyond in ((least - 1, least - 2), (most, most + 1)):
+        read(place, joined(description, arrays | {name: edge.astype(np.int32)}))
+        refused(place, description, arrays | {name: beyond.astype(np.int32)})
+
+
+@pytest.mark.parametrize("shape", [[], [6, 7], [6, 7, 4], [0, 7, 3], [2, 6, 7, 3]])
+def test_images_without_their_shape_are_refused(place, image_data, shape):
+    description, arrays = parts(image_data)
+    refused(place, description | {"shape": shape}, arrays)
+
+
 def damage(array):
     """Ways an array can be wrong."""
     yield array[:-1]
@@ -189,8 +257,9 @@ def damage(array):
         yield np.full_like(array, 255)
 
 
-def test_every_array_that_is_wrong_or_missing_is_refused(place, data):
-    description, arrays = parts(data)
+@pytest.mark.parametrize("file", ["data", "image_data"])
+def test_every_array_that_is_wrong_or_missing_is_refused(place, file, request):
+    description, arrays = parts(request.getfixturevalue(file))
     for name, array in arrays.items():
         refused(place, description, {key: value for key, value in arrays.items() if key != name})
         for wrong in damage(array):
@@ -203,8 +272,9 @@ def survives(place, data):
         network = read(place, data).network
     except ModelError:
         return
-    probabilities = network.probabilities(text_column(LINES))
-    assert probabilities.shape == (len(LINES), len(network.classes))
+    column = text_column(LINES) if network.lookup is not None else ImageColumn(np.zeros((2, *network.shape), np.uint8))
+    probabilities = network.probabilities(column)
+    assert probabilities.shape == (len(column), len(network.classes))
     assert np.isfinite(probabilities).all()
 
 
@@ -218,10 +288,10 @@ def test_flipped_bytes_are_refused_or_harmless(place, data, flips):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.sampled_from(["numbers", "bytes"]), st.randoms(use_true_random=False))
-def test_flipped_contents_are_refused_or_harmless(place, data, what, random):
+@given(st.booleans(), st.sampled_from(["numbers", "bytes"]), st.randoms(use_true_random=False))
+def test_flipped_contents_are_refused_or_harmless(place, data, image_data, images, what, random):
     """Damage behind an intact header, where it reaches the kernels."""
-    description, arrays = parts(data)
+    description, arrays = parts(image_data if images else data)
     name = random.choice(sorted(arrays))
     array = np.array(arrays[name])
     if what == "numbers":

@@ -236,14 +236,3 @@ def any_bits(sites: Any, index: Any, out: Any) -> None:
                 for j in range(1, index.shape[1]):
                     word |= sites[example, index[site, j], k]
                 out[example, site, k] = word
-
-
-@njit(cache=True, nogil=True)
-def pack_signs(values: Any, bits: Any) -> None:
-    """Set bit c of bits (sites, words) uint64 where values (sites, channels) are above zero; the rest are cleared."""
-    for site in range(len(values)):
-        for k in range(bits.shape[1]):
-            word = np.uint64(0)
-            for c in range(k * WORD, min(values.shape[1], (k + 1) * WORD)):
-                word |= np.uint64(values[site, c] > 0) << np.uint64(c - k * WORD)
-            bits[site, k] = word
