@@ -33,6 +33,7 @@ from seqbag.codebook import ExactCodebook
 from seqbag.filters import TokenFilters
 from seqbag.head import Head, Schedule
 from seqbag.kernels.assign import Searcher
+from seqbag.kernels.dense import PANEL, ROWS, tile
 from seqbag.kernels.filters import sum_rows
 from seqbag.layer import Layer, Maps
 from seqbag.packed import pack_bits
@@ -41,6 +42,7 @@ from seqbag.passes import LayerCounts
 from seqbag.patches import Patcher, gather
 from seqbag.regions import Regions
 from seqbag.stages import BitStage
+from seqbag.sums import PixelStage
 from seqbag.tokens import Encoder
 from seqbag_connectors import open_source
 
@@ -147,6 +149,31 @@ def bit_counts() -> Work:
     return Work(lambda: _count(words, 10_000), 2048 * 10_000, "word")
 
 
+def pixel_convolution() -> Work:
+    """3 x 3 windows of 64 colour images of 32 x 32, 128 filters of 16 bits. Counted: products and their sums."""
+    rng = np.random.default_rng(0)
+    weights = rng.integers(-1000, 1000, (27, 128)).astype(np.float32)
+    layer = Layer((Patcher((3, 3), (1, 1), "same"),), (weights,), (np.full(128, 0.5, np.float32),), "sign",
+                  Regions("none"))  # fmt: skip
+    stage, sites = PixelStage(layer), 32 * 32
+    maps = Maps(rng.integers(0, 256, (64 * sites, 3)).astype(np.uint8), np.arange(65) * sites, (32, 32))
+    return Work(lambda: stage(maps), 64 * sites * 27 * 128 * 2, "op")
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def _tiles(block: Any, weights: Any, pairs: int, sums: Any, times: int) -> None:
+    for _ in range(times):
+        tile(block, weights, 0, pairs, sums)  # type: ignore[call-arg]
+
+
+def multiply_adds() -> Work:
+    """The instruction alone: products of pairs of 16 bits and their sums in 32, all in the first cache."""
+    pairs, times = 128, 2000
+    block, weights = np.ones(pairs * ROWS * 2, np.int16), np.ones(pairs * PANEL * 2, np.int16)
+    sums = np.empty(ROWS * PANEL, np.int32)
+    return Work(lambda: _tiles(block, weights, pairs, sums, times), times * pairs * ROWS * PANEL * 4, "op")
+
+
 def tokenise() -> Work:
     """Text of 100,000 generated log lines to ids of `words`."""
     with tempfile.TemporaryDirectory() as folder:
@@ -196,6 +223,7 @@ KERNELS = [
     Kernel("count-weighted sums, forward", partial(pooled_sums, True), partial(memcpy, 300_000_000)),
     Kernel("count-weighted sums, backward", partial(pooled_sums, False), partial(memcpy, 300_000_000)),
     Kernel("convolution of bits", bit_convolution, bit_counts),
+    Kernel("convolution of pixels", pixel_convolution, multiply_adds),
     Kernel("tokeniser words, 0.1 GB/s asked for", tokenise, partial(memcpy, 10_000_000)),
     Kernel("head epoch against its products", head_epoch, head_products),
 ]

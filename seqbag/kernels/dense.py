@@ -94,7 +94,7 @@ def interleaved(table: npt.NDArray[np.int16]) -> npt.NDArray[np.int16]:
 
 
 @intrinsic
-def _tile(typing: Any, block: Any, weights: Any, panel: Any, pairs: Any, sums: Any) -> tuple[Any, Callable[..., Any]]:
+def tile(typing: Any, block: Any, weights: Any, panel: Any, pairs: Any, sums: Any) -> tuple[Any, Callable[..., Any]]:
     """sums (ROWS, PANEL) int32 of block (pairs, ROWS, 2) int16 times weights[panel:] (pairs, PANEL, 2) int16."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -145,7 +145,7 @@ def _dense(
     line_pairs = line.view(np.int32)
     block = np.zeros(pairs * ROWS, np.int32)
     halves = block.view(np.int16)
-    tile = np.zeros(ROWS * PANEL, np.int32)
+    part = np.zeros(ROWS * PANEL, np.int32)
     sums = np.zeros((ROWS, panels * PANEL), np.int32)
     for start in range(0, n, ROWS):
         stop = min(n, start + ROWS)
@@ -155,9 +155,9 @@ def _dense(
             for pair in range(pairs):
                 column[pair * ROWS] = line_pairs[pair]
         for panel in range(panels):
-            _tile(halves, weights, panel * pairs * PANEL * 2, pairs, tile)  # type: ignore[call-arg]
+            tile(halves, weights, panel * pairs * PANEL * 2, pairs, part)  # type: ignore[call-arg]
             for r in range(ROWS):
-                sums[r, panel * PANEL : (panel + 1) * PANEL] = tile[r * PANEL : (r + 1) * PANEL]
+                sums[r, panel * PANEL : (panel + 1) * PANEL] = part[r * PANEL : (r + 1) * PANEL]
         for row in range(start, stop):
             _scaled(sums[row - start], out_scale, bias, floor, out[row])
 
