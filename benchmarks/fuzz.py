@@ -30,7 +30,7 @@ import pyarrow.parquet as pq
 import safetensors.numpy
 
 from seqbag import packed, quantise, store
-from seqbag.batch import Rows, TextColumn
+from seqbag.batch import ImageColumn, Rows, TextColumn
 from seqbag.checkpoint import Checkpoint
 from seqbag.config import TrainConfig
 from seqbag.errors import SeqbagError
@@ -53,25 +53,8 @@ PIECES = [
     b"word", "\u0130\u0308".encode(), "\u202e".encode(), b"{", b'"', b"'", b"$(", b"-1", b"9" * 40, b"deadbeef",
 ]  # fmt: skip
 STRANGE: list[Any] = [
-    None,
-    True,
-    -1,
-    0,
-    1,
-    2,
-    31,
-    10**9,
-    2**63,
-    1.5,
-    float("inf"),
-    float("nan"),
-    "",
-    "x",
-    "tail:8",
-    [],
-    [0],
-    {},
-]
+    None, True, -1, 0, 1, 2, 31, 10**9, 2**63, 1.5, float("inf"), float("nan"), "", "x", "tail:8", [], [0], {},
+]  # fmt: skip
 
 
 def messages(rng: Rng, rows: int) -> list[str]:
@@ -81,14 +64,24 @@ def messages(rng: Rng, rows: int) -> list[str]:
 
 def learned(layers: int, rows: int, checkpoint: Checkpoint | None = None, path: Path | None = None) -> store.Model:
     """A small model of two classes, trained on made-up lines."""
-    rng = np.random.default_rng(0)
-    texts = messages(rng, rows)
+    texts = messages(np.random.default_rng(0), rows)
     if path is None:
         path = Path(tempfile.mkdtemp(prefix="seqbag-fuzz-")) / "rows.parquet"
     if not path.exists():
         pq.write_table(pa.table({"message": texts, "label": ["fail" if "f" in text else "ok" for text in texts]}), path)
     trained = train(open_source(str(path)), settings(layers), checkpoint=checkpoint)
     return trained.model({"kind": "text", "input": "message", "label": "label"})
+
+
+def learned_images(path: Path) -> store.Model:
+    """A small model of two classes of dark and bright images, 4 x 4 and grey."""
+    labels = np.arange(60) % 2
+    pixels = (np.random.default_rng(0).integers(0, 128, (60, 16)) + 127 * labels[:, None]).astype(np.uint8)
+    column = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), 16)
+    pq.write_table(pa.table({"image": column, "label": labels}), path)
+    config = TrainConfig.for_kind("image", layers=1, filters=4, hidden=4, polish=0, epochs=1, activation="sign")
+    trained = train(open_source(str(path), shape=(4, 4, 1)), config)
+    return trained.model({"kind": "image", "input": "image", "label": "label"})
 
 
 def settings(layers: int) -> TrainConfig:
@@ -207,7 +200,7 @@ def fuzz_text(folder: Path) -> Callable[[Rng], None]:
     return run
 
 
-def probabilities(network: Network, column: TextColumn, finite: bool = True) -> None:
+def probabilities(network: Network, column: TextColumn | ImageColumn, finite: bool = True) -> None:
     with np.errstate(all="ignore"):
         answer: npt.NDArray[np.float32] = network.probabilities(column)
     assert answer.shape == (len(column), len(network.classes))
@@ -251,26 +244,30 @@ def fuzz_models(folder: Path) -> Callable[[Rng], None]:
 
 
 def fuzz_packed(folder: Path) -> Callable[[Rng], None]:
-    """The same of packed models, whose answers must be numbers, too."""
-    model, files = learned(2, 400), []
-    for weights in ("ternary", "binary", "float"):
-        kind = quantise.Kind(weights, "sign")
-        network = quantise.quantise(model.network, kind)
-        files.append(packed.to_bytes(store.Model(network, model.columns, model.report), kind))
+    """The same of packed models, of text and of images, whose answers must be numbers, too."""
+    files = []
+    for model in (learned(2, 400), learned_images(folder / "images.parquet")):
+        for weights in quantise.WEIGHTS:
+            kind = quantise.Kind(weights, "sign")
+            network = quantise.quantise(model.network, kind)
+            files.append(packed.to_bytes(store.Model(network, model.columns, model.report), kind))
     return _models(folder, files, packed.load, packed.KEY, True)
 
 
 def _models(
     folder: Path, files: list[bytes], load: Callable[[Path], Any], key: str, finite: bool
 ) -> Callable[[Rng], None]:
-    column = text_column(pa.array(["", "disk full", "never seen", "x" * 300, "login failed 42"], pa.large_string()))
+    texts = text_column(pa.array(["", "disk full", "never seen", "x" * 300, "login failed 42"], pa.large_string()))
     path = folder / "case.seqbag"
 
     def run(rng: Rng) -> None:
         data = files[int(rng.integers(0, len(files)))]
         head = 8 + int.from_bytes(data[:8], "little")
         path.write_bytes(rewritten(rng, data, key) if rng.random() < 0.6 else damaged(rng, data, head))
-        probabilities(load(path).network, column, finite)
+        network = load(path).network
+        images = network.lookup is None and network.shape and np.prod(network.shape) <= 1 << 20
+        column = ImageColumn(np.full((2, *network.shape), 255, np.uint8)) if images else texts
+        probabilities(network, column, finite)
 
     return run
 
@@ -376,8 +373,7 @@ def main() -> None:
     parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        kind, *numbers = options.worker
-        worker(kind, *map(int, numbers))
+        worker(options.worker[0], *map(int, options.worker[1:]))
         return
     kinds = options.kind or list(KINDS)
     total = sum(SHARES[kind] for kind in kinds)
