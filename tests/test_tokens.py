@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from seqbag.batch import TextColumn, TokensColumn
 from seqbag.errors import DataError, ModelError, UsageError
 from seqbag.tokens import Encoder, Vocabulary, mask_texts
-from tests import naive
+from tests import naive_tokens
 
 # Pieces that the masks are made of, so that random lines come near every rule and its borders.
 PIECES = """a|bad|face|User|Jul|Sun|May|T|Z|x|0x|é|e3b0c442|0|7|12|15|007|404|2015|20171223|1445144423722|deadbeef|1f|
@@ -39,7 +39,7 @@ def texts(row: str | bytes) -> list[str]:
 @given(st.lists(anything, max_size=4), st.sampled_from([2, 7, 2**15]), st.binary(max_size=3))
 def test_words_follow_the_rules(rows: list[bytes], vocabulary: int, before: bytes) -> None:
     ids, offsets = Encoder("words", vocabulary).encode(column(rows, before))
-    expected = [[naive.token_id(token, vocabulary) for token in naive.words(row)] for row in rows]
+    expected = [[naive_tokens.token_id(token, vocabulary) for token in naive_tokens.words(row)] for row in rows]
     assert ids.dtype == np.int32
     assert offsets.dtype == np.int64
     assert [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)] == expected
@@ -49,8 +49,8 @@ def test_words_follow_the_rules(rows: list[bytes], vocabulary: int, before: byte
 @given(st.lists(anything, max_size=4), st.sampled_from([2, 2**15]), st.sampled_from(["chars", "bytes"]))
 def test_chars_and_bytes(rows: list[bytes], vocabulary: int, tokenizer: str) -> None:
     ids, offsets = Encoder(tokenizer, vocabulary).encode(column(rows))  # type: ignore[arg-type]
-    split = naive.chars if tokenizer == "chars" else lambda row: [bytes([b]) for b in row]
-    expected = [[naive.token_id(token, vocabulary) for token in split(row)] for row in rows]
+    split = naive_tokens.chars if tokenizer == "chars" else lambda row: [bytes([b]) for b in row]
+    expected = [[naive_tokens.token_id(token, vocabulary) for token in split(row)] for row in rows]
     assert [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)] == expected
 
 
@@ -60,7 +60,7 @@ def test_lists_are_taken_as_they_are(rows: list[list[bytes]], tokenizer: str) ->
     tokens = [b"before", *(token for row in rows for token in row)]
     lists = TokensColumn(column(tokens), np.cumsum([1, *map(len, rows)]))
     ids, offsets = Encoder(tokenizer).encode(lists)  # type: ignore[arg-type]
-    assert ids.tolist() == [naive.token_id(token, 2**15) for token in tokens[1:]]
+    assert ids.tolist() == [naive_tokens.token_id(token, 2**15) for token in tokens[1:]]
     assert offsets.tolist() == np.cumsum([0, *map(len, rows)]).tolist()
     _, _, spans = Encoder(tokenizer).locate(lists)  # type: ignore[arg-type]
     vocabulary = Vocabulary(2**15)
@@ -184,7 +184,7 @@ RULES = [
 @pytest.mark.parametrize(("line", "expected"), RULES)
 def test_the_table_of_rules(line: str, expected: str) -> None:
     assert " ".join(texts(line)) == expected  # a time's shape may hold spaces
-    assert [token.decode() for token in naive.words(line.encode())] == texts(line)
+    assert [token.decode() for token in naive_tokens.words(line.encode())] == texts(line)
 
 
 def test_nothing_gives_nothing() -> None:
@@ -258,9 +258,9 @@ def test_vocabularies_merge_by_the_laws(
 @given(st.lists(anything, min_size=1, max_size=4))
 def test_the_text_of_an_id_is_its_smallest_token(rows: list[bytes]) -> None:
     vocabulary = counted(rows)
-    tokens = [token for row in rows for token in naive.words(row)]
+    tokens = [token for row in rows for token in naive_tokens.words(row)]
     for number in range(1, 7):
-        own = [token[:64] for token in tokens if naive.token_id(token, 7) == number]
+        own = [token[:64] for token in tokens if naive_tokens.token_id(token, 7) == number]
         smallest = min(own, key=lambda token: (token[:1].isdigit(), len(token), token), default=f"#{number}".encode())
         assert vocabulary.decode(number) == smallest.decode("utf-8", "replace")
         assert vocabulary.counts[number] == len(own)
