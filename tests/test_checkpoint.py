@@ -66,6 +66,8 @@ def test_killed_at_random_moments(source: Path, alone: tuple[bytes, float], tmp_
 
 
 def test_resumed_from_another_folder(source: Path, alone: tuple[bytes, float], work: Path) -> None:
+    """And the source from a backup: the same bytes and time in another file."""
+    Path(shutil.copy2(source, work.with_name("backup"))).replace(source)
     done = run(*resume(source, work))
     assert done.returncode == 0, done.stderr
     assert any(line.startswith("resumed at pass ") for line in done.stderr.splitlines())
@@ -89,6 +91,18 @@ def test_another_source(source: Path, work: Path) -> None:
     other = Path(shutil.copy(source, work.with_name("other.parquet")))
     message = f"the checkpoint {work}/checkpoint is of a run with other source: remove {work} to start anew"
     fails(3, message, *resume(other, work))
+
+
+def test_another_source_of_the_same_name_size_and_time(source: Path, work: Path) -> None:
+    original = Path(shutil.copy2(source, work.with_name("original")))
+    source.write_bytes(original.read_bytes().replace(b"parquet-cpp", b"parquet-CPP"))
+    assert source.stat().st_size == original.stat().st_size
+    shutil.copystat(original, source)
+    message = f"the checkpoint {work}/checkpoint is of a run with other source: remove {work} to start anew"
+    try:
+        fails(3, message, *resume(source, work))
+    finally:
+        original.replace(source)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "layers flipped", "layers missing"])

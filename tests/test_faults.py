@@ -140,6 +140,14 @@ def replace(path: Path) -> None:
     other.replace(path)
 
 
+def swap(path: Path) -> None:
+    """Another file of the same size and time."""
+    other = path.with_name("other.parquet")
+    other.write_bytes(path.read_bytes().replace(b"parquet-cpp", b"parquet-CPP"))
+    shutil.copystat(path, other)
+    other.replace(path)
+
+
 def touch(path: Path) -> None:
     data = path.read_bytes()
     path.write_bytes(data)
@@ -151,6 +159,10 @@ def touch(path: Path) -> None:
         (truncate, "changed while in use: {before} bytes before, {now} now; start again on files that hold still"),
         (replace, "changed while in use: {before} bytes before, {now} now; start again on files that hold still"),
         (touch, "changed while in use: it was written again; start again on files that hold still"),
+        (
+            swap,
+            "changed while in use: it has other bytes of the same size and time; start again on files that hold still",
+        ),
         (Path.unlink, "changed while in use: it was deleted; put it back and start again"),
     ],
 )

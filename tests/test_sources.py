@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 from seqbag.batch import Rows, TextColumn
 from seqbag.errors import DataError, UsageError
 from seqbag_connectors import ReadOptions, open_source
+from seqbag_connectors.files import Files
 from tests.builders import (
     CLASSES,
     LABELS,
@@ -29,7 +31,7 @@ from tests.builders import (
     write_lines,
     write_parquet,
 )
-from tests.contracts import check_source
+from tests.contracts import all_rows, check_source
 from tests.opened import refusal, table_source
 
 SESSIONS = "SELECT n % 40 AS s, list(message ORDER BY n) AS events, min(label) AS label FROM source GROUP BY s"
@@ -145,6 +147,42 @@ def test_a_changed_file_is_noticed(kind: Callable[[Path], tuple[Path | str, dict
     assert table_source(uri, **options).fingerprint != source.fingerprint
     with pytest.raises(DataError, match=re.escape(f"{changed} changed while in use")):
         next(source.batches(10))
+
+
+def _swapped(path: Path, data: bytes) -> None:
+    """Put another file there, of the size and times of the one that was."""
+    other = path.with_name("other")
+    other.write_bytes(data)
+    assert other.stat().st_size == path.stat().st_size
+    shutil.copystat(path, other)
+    other.replace(path)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__.strip("_"))
+@pytest.mark.parametrize("place", [0, -1])
+def test_a_file_of_the_same_size_and_time_is_noticed(
+    kind: Callable[[Path], tuple[Path | str, dict[str, Any]]], place: int, tmp_path: Path
+) -> None:
+    uri, options = kind(tmp_path)
+    source = table_source(uri, **options)
+    changed = Path(source._relation.files.paths[-1])
+    data = bytearray(changed.read_bytes())
+    data[place] ^= 1
+    _swapped(changed, data)
+    what = "it has other bytes of the same size and time; start again on files that hold still"
+    with pytest.raises(DataError) as caught:
+        next(source.batches(10))
+    assert str(caught.value) == f"{changed} changed while in use: {what}"
+    assert Files([str(changed)]).fingerprint() != source._relation.files.fingerprint()
+
+
+def test_the_same_bytes_in_another_file_are_the_same_source(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "logs.parquet", table())
+    source = open_source(str(path))
+    _swapped(path, path.read_bytes())
+    path.chmod(0o600)
+    assert open_source(str(path)).fingerprint == source.fingerprint
+    assert len(all_rows(source)) == 5000
 
 
 def test_a_file_that_vanishes_or_shrinks_between_passes(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from seqbag.errors import DataError
 
@@ -20,6 +21,7 @@ FILE_KINDS = {
     "database": re.compile(r"\.(duckdb|ddb|db)$"),
     "log": re.compile(r"\.(log|txt)([.-]\d+)*(\.gz|\.zst)?$|\.(gz|zst)$"),
 }
+_END = 1 << 16  # bytes at either end of a file that are part of its stamp
 
 
 def find_files(uri: str) -> tuple[str, list[str]] | None:
@@ -53,38 +55,63 @@ def _walk(folder: str) -> Iterator[str]:
         yield from (os.path.join(parent, name) for name in names if not name.startswith("."))
 
 
+@dataclass(frozen=True, slots=True)
+class _Stamp:
+    """What tells a file from another in its place: its size (bytes), modification time (ns) and a hash of its ends."""
+
+    # `cp -p`, `rsync -t` and `tar` set times, so that another file may have the same size and time. The ends hold the
+    # footer of Parquet, the sum over a whole .gz file, the header of a database that counts its writes, and the oldest
+    # and newest lines of a log. Inode and change time would tell more, but they also differ after a chmod, a hard link,
+    # a remount or a restored backup: refusing the same bytes then costs a run, and is worse than what the ends miss.
+    size: int
+    modified: int
+    ends: bytes
+
+    @classmethod
+    def of(cls, path: str) -> _Stamp:
+        """Raises DataError for what cannot be read, or not twice."""
+        try:
+            status = os.stat(path)
+            if not stat.S_ISREG(status.st_mode):  # a pipe cannot be read a second time, and may never end
+                raise DataError(f"{path}: not a regular file; save it to one, or pipe it into `seqbag predict MODEL -`")
+            with open(path, "rb") as file:
+                digest = hashlib.sha256(file.read(_END))
+                file.seek(max(0, status.st_size - _END))
+                digest.update(file.read(_END))
+        except OSError as error:
+            raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
+        return cls(status.st_size, status.st_mtime_ns, digest.digest())
+
+    def difference(self, now: _Stamp) -> str:
+        """How a file that had this stamp and has another now was changed, for people."""
+        if now.size != self.size:
+            return f"{self.size} bytes before, {now.size} now"
+        if now.modified != self.modified:
+            return "it was written again"
+        return "it has other bytes of the same size and time"
+
+
 class Files:
-    """A fixed set of files with the sizes and modification times they had when the source was opened."""
+    """A fixed set of files with the stamps they had when the source was opened."""
 
     def __init__(self, paths: Sequence[str]) -> None:
         self.paths = tuple(paths)
-        self._stamps = [self._stamp(path) for path in self.paths]
+        self._stamps = [_Stamp.of(path) for path in self.paths]
 
     def check(self) -> None:
         """Raise DataError, naming the file, if one was changed, replaced or deleted since the source was opened."""
         for path, before in zip(self.paths, self._stamps, strict=True):
-            try:
-                now = self._stamp(path)
-            except DataError:
-                raise DataError(f"{path} changed while in use: it was deleted; put it back and start again") from None
+            if not os.path.exists(path):
+                raise DataError(f"{path} changed while in use: it was deleted; put it back and start again")
+            now = _Stamp.of(path)
             if now != before:
-                sizes = f"{before[0]} bytes before, {now[0]} now" if now[0] != before[0] else "it was written again"
-                raise DataError(f"{path} changed while in use: {sizes}; start again on files that hold still")
+                what = before.difference(now)
+                raise DataError(f"{path} changed while in use: {what}; start again on files that hold still")
 
     def fingerprint(self, *texts: str | None) -> str:
-        """A hash of the paths, sizes and modification times (ns) of the files, and of `texts`."""
+        """A hash of the paths and stamps of the files, and of `texts`."""
         digest = hashlib.sha256()
         for path, stamp in zip(self.paths, self._stamps, strict=True):
-            digest.update(repr((os.path.abspath(path), *stamp)).encode())
+            digest.update(repr((os.path.abspath(path), stamp)).encode())
         digest.update(repr(texts).encode())
         return digest.hexdigest()
-
-    @staticmethod
-    def _stamp(path: str) -> tuple[int, int]:
-        try:
-            status = os.stat(path)
-        except OSError as error:
-            raise DataError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from None
-        if not stat.S_ISREG(status.st_mode):  # a pipe cannot be read a second time, and may never end
-            raise DataError(f"{path}: not a regular file; save it to one, or pipe it into `seqbag predict MODEL -`")
-        return status.st_size, status.st_mtime_ns
