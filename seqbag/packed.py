@@ -47,7 +47,7 @@ from seqbag.engine import PackedNetwork
 from seqbag.errors import ModelError
 from seqbag.layer import Layer
 from seqbag.quantise import ACTIVATIONS, WEIGHTS, Kind
-from seqbag.store import Arrays, Model, read_tensors
+from seqbag.store import Arrays, Model, describe_layer, read_tensors
 from seqbag.unpack import checked, one_of, read_classifier, read_layer, size
 
 FORMAT = 1
@@ -103,15 +103,7 @@ def load(path: Path) -> Model:
 
 
 def _describe(layer: Layer) -> dict[str, Any]:
-    return {
-        "windows": [list(patcher.window) for patcher in layer.patchers],
-        "strides": [list(patcher.stride) for patcher in layer.patchers],
-        "padding": layer.patchers[0].padding,
-        "regions": str(layer.regions),
-        "pooling": list(layer.pooling),
-        "activation": layer.activation,
-        "filters": [len(bias) for bias in layer.biases],
-    }
+    return {**describe_layer(layer), "filters": [len(bias) for bias in layer.biases]}
 
 
 def _pack(layer: Layer, number: int, kind: Kind) -> Arrays:

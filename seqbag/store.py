@@ -109,7 +109,7 @@ def to_bytes(model: Model) -> bytes:
         "classes": list(network.classes),
         "columns": model.columns,
         "report": model.report,
-        "layers": [_describe(layer) for layer in network.layers],
+        "layers": [describe_layer(layer) for layer in network.layers],
         "hidden": network.classifier.hidden,
         "shape": list(network.shape),
     }
@@ -171,7 +171,8 @@ def read_tensors(path: Path, key: str = _KEY) -> tuple[dict[str, Any], Arrays]:
     return description, arrays
 
 
-def _describe(layer: Layer) -> dict[str, Any]:
+def describe_layer(layer: Layer) -> dict[str, Any]:
+    """What is not a tensor, as JSON values."""
     patchers = layer.patchers
     return {
         "windows": [list(patcher.window) for patcher in patchers],
