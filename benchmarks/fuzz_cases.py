@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import struct
@@ -127,7 +128,7 @@ def lied(rng: Rng, description: dict[str, Any], arrays: store.Arrays) -> None:
         target: Any = description
         for key in way:
             target = target[key]
-        target[last] = STRANGE[int(rng.integers(0, len(STRANGE)))]
+        target[last] = copy.deepcopy(STRANGE[int(rng.integers(0, len(STRANGE)))])  # the next lie may be told in it
         return
     name = str(rng.choice(sorted(arrays)))
     array = np.array(arrays[name])
