@@ -76,6 +76,18 @@ def png(pixels: npt.NDArray[np.uint8], form: str = "PNG") -> bytes:
     return out.getvalue()
 
 
+def stripes(rows: int, shape: tuple[int, ...], seed: int = 0) -> tuple[npt.NDArray[np.uint8], list[int]]:
+    """Noise over stripes that run along one of the axes, which is the class; the last of shape is the channels."""
+    rng, contrast = np.random.default_rng(seed), 90
+    labels = rng.integers(0, len(shape) - 1, rows)
+    phase = rng.integers(0, 4, rows)
+    places = np.moveaxis(np.indices(shape[:-1]), 0, -1)  # (*grid, axes)
+    along = np.moveaxis(places, -1, 0)[labels] + phase.reshape(-1, *[1] * (len(shape) - 1))
+    bright = (along // 2 % 2 * contrast)[..., None]
+    pixels = rng.integers(0, 256 - contrast, (rows, *shape)) + bright
+    return pixels.astype(np.uint8), labels.tolist()
+
+
 def write_hub_images(path: Path, pixels: npt.NDArray[np.uint8], labels: Sequence[int], names: Sequence[str]) -> Path:
     """The layout of the `datasets` hub: struct `img`, class numbers, names in the schema's metadata."""
     feature = json.dumps({"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}})

@@ -10,6 +10,7 @@ import pytest
 from seqbag.errors import DataError
 from seqbag_connectors import open_source
 from seqbag_connectors.table import TableSource
+from tests.builders import stripes, write_hub_images
 
 
 def table_source(uri: Path | str, **options: Any) -> TableSource:
@@ -25,3 +26,9 @@ def refusal(uri: Path | str, **options: Any) -> str:
         list(open_source(str(uri), **options).batches(100))
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def hub(path: Path, rows: int = 400, shape: tuple[int, int, int] = (16, 16, 3)) -> TableSource:
+    """Images of stripes, written to `path`."""
+    pixels, labels = stripes(rows, shape)
+    return table_source(write_hub_images(path, pixels, labels, ["across", "down"]))

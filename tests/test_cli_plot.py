@@ -12,7 +12,8 @@ from seqbag.patches import Patcher
 from seqbag.regions import Regions
 from seqbag_cli.plot import Line, chart, seen_by, whitening_pictures
 from tests.command import fails, run
-from tests.test_images import SMALL, hub
+from tests.opened import hub
+from tests.test_images import SMALL
 
 
 def colours(path: Path) -> int:

@@ -1,28 +1,34 @@
 """Images, and pictures with more axes, through the same trainer as logs, from real files."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from seqbag.batch import ImageColumn, Source
+import seqbag
+from seqbag import packed
+from seqbag.batch import ImageColumn, InputKind, LabelColumn, Rows, Source
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError, UsageError
 from seqbag.kernels.maps import pool_max, pool_mean
 from seqbag.layer import Layer, Maps
 from seqbag.network import Network
 from seqbag.patches import Patcher
-from seqbag.prediction import predict
+from seqbag.prediction import evaluate, predict
 from seqbag.projection import Moments
+from seqbag.quantise import Kind, quantise
 from seqbag.regions import Regions
-from seqbag.store import load, save
+from seqbag.store import Model, load, save, to_bytes
 from seqbag.trainer import train
 from seqbag.whitening import pooling, whitening
 from seqbag_connectors import open_source
-from tests.builders import write_hub_images, write_parquet
+from tests.builders import stripes, write_hub_images, write_parquet
+from tests.opened import hub
 
 SMALL = TrainConfig.for_kind(
     "image",
@@ -37,24 +43,13 @@ SMALL = TrainConfig.for_kind(
     valid_fraction=0.2,
     smoothing=0.0,
 )
-CONTRAST = 90
 
 
-def stripes(rows: int, shape: tuple[int, ...], seed: int = 0) -> tuple[npt.NDArray[np.uint8], list[int]]:
-    """Noise over stripes that run along one of the axes, which is the class; the last of shape is the channels."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, len(shape) - 1, rows)
-    phase = rng.integers(0, 4, rows)
-    places = np.moveaxis(np.indices(shape[:-1]), 0, -1)  # (*grid, axes)
-    along = np.moveaxis(places, -1, 0)[labels] + phase.reshape(-1, *[1] * (len(shape) - 1))
-    bright = (along // 2 % 2 * CONTRAST)[..., None]
-    pixels = rng.integers(0, 256 - CONTRAST, (rows, *shape)) + bright
-    return pixels.astype(np.uint8), labels.tolist()
-
-
-def hub(path: Path, rows: int = 400, shape: tuple[int, int, int] = (16, 16, 3)) -> Source:
-    pixels, labels = stripes(rows, shape)
-    return open_source(str(write_hub_images(path, pixels, labels, ["across", "down"])))
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Network, Path]:
+    """A net of one layer, and the 200 images of 16 x 16 it was trained on."""
+    path = tmp_path_factory.mktemp("small") / "images.parquet"
+    return train(hub(path, 200), replace(SMALL, layers=1, polish=2)).network, path
 
 
 def lists(path: Path, rows: int, shape: tuple[int, ...]) -> Source:
@@ -114,8 +109,8 @@ def test_the_same_seed_gives_the_same_net_on_any_number_of_threads(tmp_path: Pat
         np.testing.assert_array_equal(one.weights[0], two.weights[0])
 
 
-def test_images_of_another_shape_are_refused_by_both_shapes(tmp_path: Path) -> None:
-    network = train(hub(tmp_path / "images.parquet", 200), replace(SMALL, layers=1, polish=1)).network
+def test_images_of_another_shape_are_refused_by_both_shapes(small: tuple[Network, Path]) -> None:
+    network, _ = small
     with pytest.raises(DataError, match="the images are 8x8x3 and the model was trained on 16x16x3"):
         network.encode(ImageColumn(np.zeros((1, 8, 8, 3), np.uint8)))
 
@@ -169,9 +164,9 @@ def test_a_layer_without_regions_gives_no_features() -> None:
     assert layer.features(2) == 0
 
 
-def test_mirrored_images_are_answered_too(tmp_path: Path) -> None:
-    source = hub(tmp_path / "images.parquet", 200)
-    network = train(source, replace(SMALL, layers=1, polish=2)).network
+def test_mirrored_images_are_answered_too(small: tuple[Network, Path], tmp_path: Path) -> None:
+    network, path = small
+    source = open_source(str(path))
     for rows, probabilities in predict(network, source, flips=True):
         assert isinstance(rows.input, ImageColumn)
         views = [rows.input, ImageColumn(rows.input.pixels[:, :, ::-1].copy())]
@@ -201,3 +196,68 @@ def test_no_images() -> None:
     )
     assert features.shape == (0, 12)
     assert (len(outputs), outputs.grid) == (0, (2, 2))
+
+
+class Gaps:
+    """A source of images with batches of no rows before, between and after those that hold some."""
+
+    kind: InputKind = "image"
+
+    def __init__(self, source: Source, empty: bool) -> None:
+        self.rows, self.fingerprint, self.describe = source.rows, source.fingerprint, source.describe
+        self._source, self._empty = source, empty
+
+    def batches(self, size: int) -> Iterator[Rows]:
+        for rows in self._source.batches(min(size, 70)):
+            assert isinstance(rows.input, ImageColumn)
+            none = Rows(ImageColumn(rows.input.pixels[:0]), LabelColumn(np.zeros(0, np.int32), ()))
+            yield from (none, rows, none) if self._empty else (rows,)
+
+
+@pytest.mark.parametrize("change", [{"flips": True}, {"polish": 0, "codebook": 16}])
+def test_batches_without_images_change_nothing(small: tuple[Network, Path], change: dict[str, object]) -> None:
+    source = open_source(str(small[1]))
+    config = replace(SMALL, layers=1, **{"polish": 1, "epochs": 2} | change)
+    with_gaps, without = (train(Gaps(source, empty), config).model({}) for empty in (True, False))
+    assert to_bytes(with_gaps) == to_bytes(without)
+    for flips in (False, True):
+        metrics = [evaluate(with_gaps.network, Gaps(source, gaps), 2, flips=flips).metrics for gaps in (True, False)]
+        assert metrics[0].rows == 200
+        np.testing.assert_array_equal(metrics[0].confusion, metrics[1].confusion)
+
+
+@pytest.mark.parametrize("options", [{}, {"where": "label = 0"}, {"where": "label = 0", "skip_bad": True}])
+def test_a_row_group_without_images_is_passed_over(
+    small: tuple[Network, Path], tmp_path: Path, options: dict[str, Any]
+) -> None:
+    network, path = small
+    table = pq.read_table(path)
+    with pq.ParquetWriter(tmp_path / "gap.parquet", table.schema) as writer:
+        for start, stop in ((0, 50), (50, 50), (50, 200)):
+            writer.write_table(table.slice(start, stop - start))
+    assert pq.ParquetFile(tmp_path / "gap.parquet").metadata.row_group(1).num_rows == 0
+    whole, gap = (open_source(str(file), **options) for file in (path, tmp_path / "gap.parquet"))
+    expected, found = (np.concatenate([p for _, p in predict(network, source)]) for source in (whole, gap))
+    np.testing.assert_array_equal(found, expected)
+    assert evaluate(network, gap).metrics.rows == len(expected)
+
+
+def test_a_filter_that_leaves_no_images_is_refused(small: tuple[Network, Path]) -> None:
+    network, path = small
+    source = open_source(str(path), where="1=0")
+    for use in (evaluate, lambda *given: list(predict(*given))):
+        with pytest.raises(DataError) as caught:
+            use(network, source)
+        assert str(caught.value) == f"{path}: no rows match --where; give a source that holds some"
+
+
+def test_no_images_have_no_answers(small: tuple[Network, Path], tmp_path: Path) -> None:
+    network, none = small[0], np.empty((0, 16, 16, 3), np.uint8)
+    kind = Kind("ternary", "float")
+    columns = {"kind": "image", "input": "img", "label": "label"}
+    (tmp_path / "packed").write_bytes(packed.to_bytes(Model(quantise(network, kind), columns, {}), kind))
+    save(Model(network, columns, {}), tmp_path / "model")
+    for name in ("packed", "model"):
+        predictor = seqbag.load(tmp_path / name)
+        assert predictor.probabilities(none).shape == (0, 2)
+        assert predictor.predict(none) == []
