@@ -19,6 +19,7 @@ import numpy.typing as npt
 from seqbag.bags import Bags, Halves
 from seqbag.batch import ImageColumn, Int32s, Rows, Source
 from seqbag.checkpoint import Arrays, Checkpoint, State, prefixed, under
+from seqbag.classifier import Classifier
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
@@ -88,7 +89,10 @@ class _Trainer:
     def run(self) -> Trained:
         started = time.perf_counter()
         self.trained = trained = Trained(self.network, 0, self.reports, float("nan"), 0.0, self.vocabulary)
-        for number in range(self._restore(), self.config.layers):
+        done = self._restore()
+        if self.network.shape and self.config.polish:
+            self._refill(done)
+        for number in range(done, self.config.layers):
             layer_started = time.perf_counter()
             if number == 0 and self.source.kind != "image":
                 counts = self._count_tokens()
@@ -156,12 +160,7 @@ class _Trainer:
         dense = sum(layer.features(axes) for layer in self.network.layers)
         bags, held_bags = (Bags(len(books), regions.count(axes), dense) for _ in range(2))
         counts = LayerCounts(patchers if books else (), books, regions, bags, held_bags, self._budget())
-        if self.config.polish:
-            beside = self.kept.nbytes if self.kept is not None else 0
-            self.polisher = Polisher(self.source, self.config, self.network, self.rows, sampled, self._labels, beside)
-            if self.polisher.crowded and self.polisher.keep is not None:
-                self.kept = None
-        keep = self.polisher.keep if self.polisher is not None else None
+        keep = self._cache(sampled) if self.config.polish else None
         for labels, held, forward in self._forwarded(number, f"layer {number + 1}: counting windows", counts):
             for view, (features, outputs) in enumerate(forward if books else forward[:1]):
                 counts.update(outputs, labels, held, features, training_only=view > 0)
@@ -170,6 +169,28 @@ class _Trainer:
         if counts.bags.rows == 0:
             raise self._all_held_out()
         return counts
+
+    def _cache(self, sampled: Maps) -> MapCache | None:
+        """Make ready to polish a layer whose input looks like `sampled`: the cache for it, if the memory has room."""
+        beside = self.kept.nbytes if self.kept is not None else 0
+        self.polisher = Polisher(self.source, self.config, self.network, self.rows, sampled, self._labels, beside)
+        if self.polisher.crowded and self.polisher.keep is not None:
+            self.kept = None
+        return self.polisher.keep
+
+    def _refill(self, passes: int) -> None:
+        """Fill the cache that `passes` passes had left, the same way: its maps were rounded before every layer."""
+        layers = self.network.layers
+        for number in range(passes):
+            self.network.layers = layers[: number + 1]
+            keep = self._cache(self.network.forward(self.sample.maps().part(0, 1))[1])
+            if keep is not None:
+                counts = LayerCounts((), [], Regions("whole"), Bags(0, 1, 0), Bags(0, 1, 0))
+                for labels, held, forward in self._forwarded(number, f"layer {number + 1}: filling its cache", counts):
+                    halves = [features.astype(np.float16) for features, _ in forward]
+                    keep.update([maps for _, maps in forward], labels, held, halves)
+            self.kept, self.polisher = keep, None
+        self.network.layers = layers
 
     def _forwarded(
         self, number: int, task: str, counts: LayerCounts, fraction: float = 1.0
@@ -180,7 +201,7 @@ class _Trainer:
         """
         kept, self.kept = self.kept, None
         if kept is None:
-            for first, batch, _ in self._pass(number, task, counts, resumable=self.polisher is None):
+            for first, batch, _ in self._pass(number, task, counts, resumable=number > 0 and self.polisher is None):
                 labels = self._labels(batch, first)
                 chosen = np.flatnonzero(drawn(first, len(batch), fraction, self.config.seed))
                 held, labels = self._held(first, labels)[chosen], labels[chosen]
@@ -253,6 +274,10 @@ class _Trainer:
         if self.network.shape:
             layer = replace(layer, pooling=pooling(self.network.output_grid()))
         self.network.layers.append(layer)
+        if self.config.polish:  # `_calibrate` trains a new one: until then, one that fits what a checkpoint holds
+            axes, classes = len(layer.patchers[0].window), len(self.network.classes)
+            features = sum(layer.features(axes) for layer in self.network.layers)
+            self.network.classifier = Classifier(features, self.config.hidden, classes, np.random.default_rng(0))
         return accuracy
 
     def _finish(self) -> None:

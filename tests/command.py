@@ -39,6 +39,6 @@ def fails(code: int, message: str, *args: object, cwd: Path | None = None) -> No
 def wait_for_layer(work: Path, patience: float = 100) -> None:
     """Until a train that works in this folder has a checkpoint with its first layer in it."""
     layer, checkpoint, deadline = work / "network-1", work / "checkpoint", time.monotonic() + patience
-    while not layer.exists() or layer.stat().st_mtime_ns > checkpoint.stat().st_mtime_ns:
+    while not (layer.exists() and checkpoint.exists()) or layer.stat().st_mtime_ns > checkpoint.stat().st_mtime_ns:
         assert time.monotonic() < deadline
         time.sleep(0.005)
