@@ -10,7 +10,7 @@ import pytest
 
 from seqbag import __version__
 from seqbag_cli.main import COMMANDS
-from tests.command import fails, run
+from tests.command import call, fails, run
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -29,7 +29,7 @@ def test_version() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_answers_both_spellings_of_help(command: str) -> None:
-    short, long = run(command, "-h"), run(command, "--help")
+    short, long = call(command, "-h"), call(command, "--help")
     assert (short.returncode, short.stdout) == (0, long.stdout)
     assert "--json" in short.stdout
     assert "--quiet" in short.stdout

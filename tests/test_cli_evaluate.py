@@ -1,4 +1,4 @@
-"""`seqbag evaluate`, and what is wrong with model files, through the installed command."""
+"""`seqbag evaluate`, and what is wrong with model files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import safetensors.numpy
 
 from tests.builders import write_parquet
-from tests.command import fails, run, run_json
+from tests.command import call, fails, run_json
 from tests.conftest import log_columns
 
 
@@ -23,7 +23,7 @@ def test_json_is_the_whole_output(logs: Path, model: Path) -> None:
 
 
 def test_the_table_for_people(logs: Path, model: Path) -> None:
-    done = run("evaluate", model, "--source", logs, "--quiet")
+    done = call("evaluate", model, "--source", logs, "--quiet")
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0].startswith("600 rows: accuracy 1.0000, macro-F1 1.0000, log-loss ")
@@ -49,7 +49,7 @@ def test_where_and_other_columns(logs: Path, model: Path) -> None:
 def test_labels_not_seen_in_training_count_as_wrong(model: Path, tmp_path: Path) -> None:
     columns = log_columns(100)
     columns["label"][:5] = ["new", "newer", "new", "newest", "last"]
-    done = run("evaluate", model, "--source", write_parquet(tmp_path / "a.parquet", columns))
+    done = call("evaluate", model, "--source", write_parquet(tmp_path / "a.parquet", columns))
     assert done.returncode == 0
     warning = "seqbag: 5 rows have labels not seen in training ('new', 'newer', 'newest'): counted as wrong"
     assert warning in done.stderr.splitlines()
@@ -84,7 +84,7 @@ class TestModelFiles:
         fails(4, message, args[0], path, *args[1:])
 
     def test_not_a_model(self, logs: Path) -> None:
-        done = run("inspect", logs)
+        done = call("inspect", logs)
         assert done.returncode == 4
         assert done.stderr.startswith(f"seqbag: {logs} is not a model file (")
         assert done.stderr.endswith("): give a file that `seqbag train` wrote\n")
@@ -98,7 +98,7 @@ class TestModelFiles:
     def test_truncated(self, model: Path, tmp_path: Path) -> None:
         path = tmp_path / "cut.seqbag"
         path.write_bytes(model.read_bytes()[:-1000])
-        done = run("inspect", path)
+        done = call("inspect", path)
         assert done.returncode == 4
         assert done.stderr.startswith(f"seqbag: {path} is not a model file (")
         assert done.stderr.count("\n") == 1
@@ -107,7 +107,7 @@ class TestModelFiles:
         path = tmp_path / "new.seqbag"
         description = json.dumps({"format": 99})
         safetensors.numpy.save_file({}, path, metadata={"seqbag": description})
-        done = run("evaluate", path, "--source", "x")
+        done = call("evaluate", path, "--source", "x")
         assert done.returncode == 4
         assert done.stderr.startswith(f"seqbag: {path} has format 99, newer than the ")
         assert done.stderr.endswith(" reads: update seqbag\n")

@@ -1,4 +1,4 @@
-"""`seqbag export` through the installed command, and packed models in every other command."""
+"""`seqbag export`, and packed models in every other command."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from seqbag.store import save
 from seqbag.trainer import train
 from seqbag_connectors import open_source
 from tests.builders import write_parquet
-from tests.command import fails, run, run_json
+from tests.command import call, fails, run, run_json
 from tests.conftest import QUICK, log_columns
 from tests.test_images import SMALL, hub
 
@@ -25,7 +25,7 @@ from tests.test_images import SMALL, hub
 def signs(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model trained with signs."""
     path = tmp_path_factory.mktemp("signs") / "signs.seqbag"
-    done = run("train", "--source", logs, "--out", path, "--activation", "sign", *QUICK)
+    done = call("train", "--source", logs, "--out", path, "--activation", "sign", *QUICK)
     assert done.returncode == 0, done.stderr
     return path
 
@@ -34,7 +34,7 @@ def signs(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small(signs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, packed."""
     path = tmp_path_factory.mktemp("packed") / "small.seqbag"
-    done = run("export", signs, "--weights", "ternary", "--activations", "sign", "--out", path, "--threads", 1)
+    done = call("export", signs, "--weights", "ternary", "--activations", "sign", "--out", path, "--threads", 1)
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"{path}: ")
     return path
@@ -60,7 +60,7 @@ def test_with_rows_the_accuracy_is_told(signs: Path, logs: Path, tmp_path: Path,
 
 
 def test_people_are_told_on_one_line_each(signs: Path, logs: Path, tmp_path: Path) -> None:
-    done = run("export", signs, "--out", tmp_path / "x.seqbag", "--source", logs)
+    done = call("export", signs, "--out", tmp_path / "x.seqbag", "--source", logs)
     lines = done.stdout.splitlines()
     assert lines[1].startswith("accuracy ")
     assert "held-out rows (classifier " in lines[1]
@@ -81,7 +81,7 @@ def test_packed_models_evaluate_as_they_were(signs: Path, small: Path, logs: Pat
 
 
 def test_packed_models_predict_and_stream(small: Path, logs: Path, tmp_path: Path) -> None:
-    done = run("predict", small, "--source", logs, "--out", tmp_path / "p.jsonl", "--threads", 2)
+    done = call("predict", small, "--source", logs, "--out", tmp_path / "p.jsonl", "--threads", 2)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
     assert len(lines) == 600
@@ -93,7 +93,7 @@ def test_packed_models_can_be_inspected(small: Path) -> None:
     report = run_json("inspect", small)
     assert report["classes"] == ["disk", "network", "normal"]
     assert report["layers"][0]["activation"] == "sign"
-    assert run("inspect", small).returncode == 0
+    assert call("inspect", small).returncode == 0
 
 
 def test_python_predicts_with_either_kind_of_file(signs: Path, small: Path, logs: Path) -> None:
@@ -116,9 +116,9 @@ def test_python_predicts_with_either_kind_of_file(signs: Path, small: Path, logs
 
 def test_token_lists_are_packed_too(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "lists.parquet", log_columns(300), row_group_size=100)
-    done = run("train", "--source", path, "--tokens", "tags", "--activation", "sign", "--out", tmp_path / "m", *QUICK)
+    done = call("train", "--source", path, "--tokens", "tags", "--activation", "sign", "--out", tmp_path / "m", *QUICK)
     assert done.returncode == 0, done.stderr
-    assert run("export", tmp_path / "m", "--out", tmp_path / "s").returncode == 0
+    assert call("export", tmp_path / "m", "--out", tmp_path / "s").returncode == 0
     loaded = seqbag.load(tmp_path / "s")
     assert loaded.predict([["start", "readonly", "e1"], ["start", "completed", 3]]) == ["disk", "normal"]  # type: ignore[list-item]
     with pytest.raises(DataError, match="a list of lists of strings"):
@@ -176,6 +176,6 @@ def test_what_cannot_be_is_refused_in_one_line(
         "export", signs, "--out", folder,
     )  # fmt: skip
     bad = write_parquet(tmp_path / "bad.parquet", {"message": ["a", "b"], "label": ["new", "newer"]})
-    done = run("export", signs, "--source", bad, "--out", out)
+    done = call("export", signs, "--source", bad, "--out", out)
     assert (done.returncode, done.stderr.splitlines()[-1].endswith("there is nothing to refit on")) == (3, True)
     assert not out.exists()

@@ -1,10 +1,10 @@
-"""`seqbag inspect`, through the installed command."""
+"""`seqbag inspect`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.command import run, run_json
+from tests.command import call, run_json
 
 
 def test_json_explains_the_classes(model: Path) -> None:
@@ -24,7 +24,7 @@ def test_json_explains_the_classes(model: Path) -> None:
 
 
 def test_people_see_fragments_with_their_counts(model: Path) -> None:
-    done = run("inspect", model)
+    done = call("inspect", model)
     lines = done.stdout.splitlines()
     assert done.returncode == 0
     assert lines[1].startswith("input   text from `message`, tokenizer words, ")

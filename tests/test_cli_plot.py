@@ -11,7 +11,7 @@ from seqbag.layer import Layer
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
 from seqbag_cli.plot import Line, chart, seen_by, whitening_pictures
-from tests.command import fails, run
+from tests.command import call, fails
 from tests.opened import hub
 from tests.test_images import SMALL
 
@@ -23,7 +23,7 @@ def colours(path: Path) -> int:
 
 def test_logs_have_a_confusion_matrix(model: Path, tmp_path: Path) -> None:
     out = tmp_path / "logs.png"
-    assert run("inspect", model, "--plot", out, "--quiet").returncode == 0
+    assert call("inspect", model, "--plot", out, "--quiet").returncode == 0
     assert colours(out) > 3
 
 
@@ -35,7 +35,7 @@ def test_images_have_filters(tmp_path: Path) -> None:
 
     trained = train(hub(tmp_path / "images.parquet", 200), replace(SMALL, polish=1))
     save(trained.model({"kind": "image", "input": "img", "label": "label"}), tmp_path / "model")
-    done = run("inspect", tmp_path / "model", "--plot", tmp_path / "images.png")
+    done = call("inspect", tmp_path / "model", "--plot", tmp_path / "images.png")
     assert done.returncode == 0, done.stderr
     assert "whitening  windows of 3x3; 54 filters, relu" in done.stdout
     assert colours(tmp_path / "images.png") > 100

@@ -1,4 +1,4 @@
-"""`seqbag predict`, through the installed command."""
+"""`seqbag predict`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.builders import damage_row_group, write_parquet
-from tests.command import SEQBAG, fails, run, run_json
+from tests.command import SEQBAG, call, fails, run, run_json
 from tests.conftest import QUICK, log_columns
 
 COLUMNS = ["row", "class", "probability", "p_disk", "p_network", "p_normal"]
@@ -42,7 +42,7 @@ def ask(process: subprocess.Popen[bytes], line: str) -> dict[str, object]:
 
 def test_the_formats_agree(logs: Path, model: Path, tmp_path: Path) -> None:
     for suffix in ("parquet", "csv", "jsonl"):
-        done = run("predict", model, "--source", logs, "--out", tmp_path / f"p.{suffix}")
+        done = call("predict", model, "--source", logs, "--out", tmp_path / f"p.{suffix}")
         assert (done.returncode, done.stdout) == (0, "")
     table = pq.read_table(tmp_path / "p.parquet").to_pydict()
     assert list(table) == COLUMNS
@@ -60,7 +60,7 @@ def test_the_formats_agree(logs: Path, model: Path, tmp_path: Path) -> None:
 
 def test_json_lines_on_standard_output_need_no_labels(model: Path, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", {"message": ["worker 1 says unreachable after 12 ms"]})
-    done = run("predict", model, "--source", path, "--no-probabilities", "--quiet")
+    done = call("predict", model, "--source", path, "--no-probabilities", "--quiet")
     assert (done.returncode, done.stderr) == (0, "")
     answer = json.loads(done.stdout)
     assert list(answer) == ["row", "class", "probability"]
@@ -76,10 +76,10 @@ def test_json_tells_of_the_run(logs: Path, model: Path, tmp_path: Path) -> None:
 def test_many_classes_are_not_spread_over_columns(tmp_path: Path) -> None:
     columns = {"message": [f"word{chr(97 + i % 60 // 10)}{chr(97 + i % 10)}" for i in range(600)]}
     path = write_parquet(tmp_path / "a.parquet", columns | {"label": [i % 60 for i in range(600)]})
-    assert run("train", "--source", path, "--out", tmp_path / "m", *QUICK).returncode == 0
-    done = run("predict", tmp_path / "m", "--source", path, "--format", "csv")
+    assert call("train", "--source", path, "--out", tmp_path / "m", *QUICK).returncode == 0
+    done = call("predict", tmp_path / "m", "--source", path, "--format", "csv")
     assert done.stdout.splitlines()[0] == '"row","class","probability"'
-    done = run("predict", tmp_path / "m", "--source", path, "--format", "csv", "--probabilities")
+    done = call("predict", tmp_path / "m", "--source", path, "--format", "csv", "--probabilities")
     assert done.stdout.splitlines()[0].count(",") == 62
 
 
@@ -122,7 +122,7 @@ def test_a_reader_that_has_seen_enough(model: Path) -> None:
 
 def test_a_model_of_tokens_is_told_how_to_read_lines(logs: Path, tmp_path: Path) -> None:
     model = tmp_path / "tokens.seqbag"
-    assert run("train", "--source", logs, "--tokens", "tags", "--out", model, *QUICK).returncode == 0
+    assert call("train", "--source", logs, "--tokens", "tags", "--out", model, *QUICK).returncode == 0
     message = "the model reads tokens and `-` gives lines: say how to make them, e.g. "
     fails(2, message + "--tokens \"string_split(line, ' ')\"", "predict", model, "-")
     done = run("predict", model, "-", "--tokens", "string_split(line, ' ')", stdin=b"start readonly e1\n")
@@ -133,7 +133,7 @@ def test_nothing_half_written(model: Path, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", log_columns(12_000), row_group_size=3000)
     damage_row_group(path, 3)
     for name in ("p.parquet", "p.jsonl"):
-        done = run("predict", model, "--source", path, "--out", tmp_path / name)
+        done = call("predict", model, "--source", path, "--out", tmp_path / name)
         assert done.returncode == 3
         assert done.stderr.splitlines()[-1].startswith(f"seqbag: {path}: ")
         assert "Exception" not in done.stderr

@@ -1,4 +1,4 @@
-"""`seqbag train`, through the installed command."""
+"""`seqbag train`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import duckdb
 import pytest
 
 from tests.builders import damage_row_group, write_lines, write_parquet
-from tests.command import SEQBAG, fails, run, run_json
+from tests.command import SEQBAG, call, fails, run, run_json
 from tests.conftest import QUICK, log_columns
 
 
@@ -69,7 +69,7 @@ def test_sessions_by_sql(tmp_path: Path) -> None:
 
 def test_text_that_is_not_utf8_trains(tmp_path: Path) -> None:
     lines = [b"level=%s caf\xe9 %d \xff" % ((b"info", b"error")[i % 2], i) for i in range(200)]
-    done = run(
+    done = call(
         "train", "--source", write_lines(tmp_path / "app.log", lines), "--label", "line LIKE '%error%'",
         "--out", tmp_path / "m.seqbag", *QUICK,
     )  # fmt: skip
@@ -151,7 +151,7 @@ class TestErrors:
     def test_corrupt_parquet(self, tmp_path: Path) -> None:
         path = write_parquet(tmp_path / "a.parquet", log_columns(300), row_group_size=100)
         out = tmp_path / "m.seqbag"
-        done = run("train", "--source", damage_row_group(path, 1), "--out", out, *QUICK)
+        done = call("train", "--source", damage_row_group(path, 1), "--out", out, *QUICK)
         assert done.returncode == 3
         told = done.stderr.splitlines()[-1]
         assert told.startswith(f"seqbag: {path}: row group 2 of 3 cannot be read (")
@@ -177,8 +177,9 @@ class TestErrors:
     @pytest.mark.skipif(os.geteuid() == 0, reason="root writes anywhere")
     def test_a_folder_that_is_read_only(self, logs: Path, tmp_path: Path) -> None:
         tmp_path.chmod(0o500)
-        message = "x cannot be written (the folder . is read-only): choose another place with --out"
-        fails(3, message, "train", "--source", logs, "--out", "x", cwd=tmp_path)
+        out = tmp_path / "x"
+        message = f"{out} cannot be written (the folder {tmp_path} is read-only): choose another place with --out"
+        fails(3, message, "train", "--source", logs, "--out", out)
 
 
 def test_skip_bad_goes_on_without_the_damaged_rows(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from seqbag_cli.main import COMMANDS, cli
-from tests.command import SEQBAG, run
+from tests.command import SEQBAG, call
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -81,6 +81,6 @@ def test_every_option_in_the_readme_exists() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_a_command_ends_with_an_example(command: str) -> None:
-    last = run(command, "--help").stdout.strip().split("\n\n")[-1]
+    last = call(command, "--help").stdout.strip().split("\n\n")[-1]
     assert last.startswith("  Example: ")
     assert f"seqbag {command} " in last
