@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from benchmarks.kill_resume import SETTINGS, generate, kill_and_resume, train
 from seqbag.checkpoint import Checkpoint
 from seqbag.errors import ModelError
-from tests.command import fails, run, wait_for_layer
+from tests.command import call, fails, wait_for_layer
 
 RUNS = int(os.environ.get("SEQBAG_KILL_RUNS", "1"))  # each is killed up to three times
 
@@ -68,7 +68,7 @@ def test_killed_at_random_moments(source: Path, alone: tuple[bytes, float], tmp_
 def test_resumed_from_another_folder(source: Path, alone: tuple[bytes, float], work: Path) -> None:
     """And the source from a backup: the same bytes and time in another file."""
     Path(shutil.copy2(source, work.with_name("backup"))).replace(source)
-    done = run(*resume(source, work))
+    done = call(*resume(source, work))
     assert done.returncode == 0, done.stderr
     assert any(line.startswith("resumed at pass ") for line in done.stderr.splitlines())
     assert work.with_name("resumed.seqbag").read_bytes() == alone[0]
@@ -76,7 +76,7 @@ def test_resumed_from_another_folder(source: Path, alone: tuple[bytes, float], w
 
 
 def test_a_new_start_says_what_it_leaves_aside(source: Path, alone: tuple[bytes, float], work: Path) -> None:
-    done = run(*[part for part in resume(source, work) if part != "--resume"])
+    done = call(*[part for part in resume(source, work) if part != "--resume"])
     assert f"{work} holds an interrupted run: --resume would go on with it; starting anew" in done.stderr
     assert work.with_name("resumed.seqbag").read_bytes() == alone[0]
 

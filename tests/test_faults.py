@@ -19,7 +19,7 @@ import pytest
 
 from benchmarks.kill_resume import generate
 from tests.builders import damage_row_group, write_parquet
-from tests.command import SEQBAG, fails, run, wait_for_layer
+from tests.command import SEQBAG, call, fails, run, wait_for_layer
 
 SETTINGS = ("--layers", "2", "--epochs", "1", "--filters", "8", "--threads", "1", "--checkpoint-every", "0")
 ROWS = 9000
@@ -37,7 +37,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The model of an undisturbed train."""
     out = tmp_path_factory.mktemp("trained") / "m.seqbag"
-    done = run("train", "--source", source, "--out", out, *SETTINGS)
+    done = call("train", "--source", source, "--out", out, *SETTINGS)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -187,17 +187,17 @@ def test_damaged_row_groups_among_many(source: Path, tmp_path: Path) -> None:
     column = pq.read_schema(path).names.index("message")
     for group in (11, 17):
         damage_row_group(path, group, column)
-    done = run("train", "--source", path, "--out", out, *SETTINGS)
+    done = call("train", "--source", path, "--out", out, *SETTINGS)
     told = done.stderr.splitlines()[-1]
     assert (done.returncode, done.stdout, "Traceback" in done.stderr) == (3, "", False)
     assert told.startswith(f"seqbag: {path}: row group 12 of 30 cannot be read (")
     assert told.endswith("); write the file again, or leave such row groups out with --skip-bad")
     assert os.listdir(tmp_path) == ["logs.parquet"]
-    done = run("train", "--source", path, "--out", out, *SETTINGS, "--skip-bad", "--json")
+    done = call("train", "--source", path, "--out", out, *SETTINGS, "--skip-bad", "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["rows"] == ROWS - 2 * 300
     assert "2 damaged row groups were left out" in done.stderr
-    done = run("predict", out, "--source", path, "--skip-bad", "--quiet", "--no-probabilities")
+    done = call("predict", out, "--source", path, "--skip-bad", "--quiet", "--no-probabilities")
     assert (done.returncode, done.stdout.count("\n")) == (0, ROWS - 2 * 300)
 
 
@@ -207,7 +207,7 @@ def test_labels_that_are_not_utf8_behind_a_damaged_row_group(tmp_path: Path) -> 
     label = pa.StringArray.from_buffers(len(raw), *raw.buffers()[1:])
     path = write_parquet(tmp_path / "a.parquet", {"message": ["full", "login"] * 200, "label": label}, 100)
     damage_row_group(path, 1)
-    done = run("train", "--source", path, "--out", tmp_path / "m", *SETTINGS, "--skip-bad")
+    done = call("train", "--source", path, "--out", tmp_path / "m", *SETTINGS, "--skip-bad")
     assert (done.returncode, "Traceback" in done.stderr) == (0, False)
     assert "2 classes: b\N{REPLACEMENT CHARACTER}d, good" in done.stderr
 

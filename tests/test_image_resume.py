@@ -15,7 +15,7 @@ from seqbag.checkpoint import Checkpoint, State
 from seqbag.config import TrainConfig
 from seqbag.store import to_bytes
 from seqbag.trainer import train
-from tests.command import run, wait_for_layer
+from tests.command import call, wait_for_layer
 from tests.opened import hub
 from tests.test_images import SMALL
 
@@ -79,8 +79,8 @@ def test_killed_in_its_second_layer(tmp_path: Path) -> None:
         wait_for_layer(tmp_path / "m.seqbag.work")
         process.kill()
     command = ("train", "--source", source, "--out", out, *SETTINGS, "--polish", "20")
-    done = run(*command, "--resume")
+    done = call(*command, "--resume")
     assert "resumed at pass 2, row 0" in done.stderr.splitlines()
     model = out.read_bytes()
-    assert run(*command).returncode == 0
+    assert call(*command).returncode == 0
     assert model == out.read_bytes()
