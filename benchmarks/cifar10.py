@@ -133,7 +133,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path(data) / "cifar10" if data else None, required=data is None)
     parser.add_argument("--out", type=Path, default=Path("cifar10.csv"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    for name in ("layers", "filters", "polish", "samples", "shift", "threads", "codebook", "epochs"):
+    parser.add_argument("--filters", type=lambda text: tuple(map(int, text.split(","))))
+    for name in ("layers", "polish", "samples", "shift", "threads", "codebook", "epochs"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--regions")
     parser.add_argument("--activation", choices=["relu", "tanh", "sign"])

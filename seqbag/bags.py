@@ -267,7 +267,7 @@ class Bags:
     def _add(self, codes: Int32s, segments: Int32s, offsets: Int64s, dense: npt.NDArray[np.uint16]) -> Int32s:
         """The bag (n,) of each of n examples, new or known."""
         n = len(offsets) - 1
-        self._reserve(n, codes.size)
+        self.reserve(n, codes.size)
         before, bags = self.size, np.empty(n, np.int32)
         self.size = add_examples(
             codes, segments, offsets, self.regions, dense, self._pointers, self._codes, self._counts, self._dense,
@@ -292,7 +292,7 @@ class Bags:
         lengths = np.bincount(span[rows[0]] // self.spans, counts[rows[0]], size).astype(np.int64)
         return np.stack(table).astype(np.int32), segments, np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
-    def _reserve(self, examples: int, entries: int) -> None:
+    def reserve(self, examples: int, entries: int = 0) -> None:
         """Make room for more examples, each maybe a new bag with a new label, and more entries."""
         end = int(self.pointers[-1]) + entries
         self._codes, self._counts = _grown(self._codes, end), _grown(self._counts, end)

@@ -14,11 +14,12 @@ from seqbag.tokens import TOKENIZERS, Tokenizer
 _IMAGE_DEFAULTS: dict[str, Any] = {
     "layers": 3,
     "windows": (3,),
-    "filters": 256,
+    "filters": (256, 320, 448),
     "regions": "grid:3",
     "hidden": 256,
-    "polish": 12,
+    "polish": 24,
     "flips": True,
+    "shift": 1,
     "samples": 16,
     "smoothing": 0.1,
     "memory": 75 * 10**8,
@@ -29,11 +30,11 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
 class TrainConfig:
     """Settings of a training run. Defaults were chosen on held-out rows of the training data of eight log data sets.
 
-    windows: widths side by side in a layer; filters: per width; codebook: distinct windows kept (exact, first layer)
-    and centroids (k-means, later layers), None for the defaults; regions: None to choose on held-out rows; epochs: None
-    to choose by the number of rows; memory: bytes; dims: of a token's embedding; hidden: units in each classifier;
-    smoothing: of labels, None for 5 % on few rows, falling to nothing on many; balance: classes weigh
-    frequency ** -balance; bag_clusters: clusters of bags to train on, None for the bags
+    windows: widths side by side in a layer; filters: per width, layer by layer, the last for all that follow; codebook:
+    distinct windows kept (exact, first layer) and centroids (k-means, later layers), None for the defaults; regions:
+    None to choose on held-out rows; epochs: None to choose by the number of rows; memory: bytes; dims: of a token's
+    embedding; hidden: units in each classifier; smoothing: of labels, None for 5 % on few rows, falling to nothing on
+    many; balance: classes weigh frequency ** -balance; bag_clusters: clusters of bags to train on, None for the bags
     themselves as long as they fit the memory.
 
     For images: polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
@@ -45,7 +46,7 @@ class TrainConfig:
     dims: int = 64
     layers: int = 1
     windows: tuple[int, ...] = (1, 3)
-    filters: int = 96
+    filters: tuple[int, ...] = (96,)
     codebook: int | None = None
     regions: str | None = None
     activation: Activation = "relu"
@@ -73,7 +74,9 @@ class TrainConfig:
             raise UsageError(f"windows {self.windows} do not work: give one or more widths from 1 to 31")
         if self.regions is not None and Regions.parse(self.regions).kind == "none":
             raise UsageError("regions none leave nothing to learn from: use whole, tail:8,2,1 or grid:2")
-        for name in ("layers", "filters", "dims", "threads"):
+        if not self.filters or min(self.filters) < 1:
+            raise UsageError(f"filters {self.filters} do not work: give one or more numbers from 1 on")
+        for name in ("layers", "dims", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         for name in ("epochs", "codebook", "bag_clusters"):
@@ -96,6 +99,10 @@ class TrainConfig:
         """The defaults for a kind of input, with what was chosen instead. Raises UsageError."""
         return cls(**{**(_IMAGE_DEFAULTS if kind == "image" else {}), **chosen})
 
+    def filters_of(self, layer: int) -> int:
+        """Filters of each width in a layer, counted from 0."""
+        return self.filters[min(layer, len(self.filters) - 1)]
+
     def smoothing_for(self, rows: int) -> float:
         """Label smoothing for a number of rows: it keeps classes of one or two rows from being learned by heart."""
         return min(0.05, 1000 / max(rows, 1)) if self.smoothing is None else self.smoothing
@@ -111,6 +118,6 @@ class TrainConfig:
         if not isinstance(values, dict) or set(values) - known:
             raise ModelError("the model's settings are not of this version: train it again")
         try:
-            return cls(**{**values, "windows": tuple(values["windows"])})
+            return cls(**{**values, "windows": tuple(values["windows"]), "filters": tuple(values["filters"])})
         except (TypeError, KeyError, UsageError) as error:
             raise ModelError(f"the model's settings are damaged ({error}): train it again") from error

@@ -127,7 +127,8 @@ class Fitter:
     def _head(self, counts: LayerCounts, network: Network) -> Head:
         config = self.config
         groups, regions = len(counts.patchers), counts.regions.count(len(counts.patchers[0].window))
-        features = counts.bags.width + regions * (config.filters * groups + 1)
+        own = config.filters_of(network.depth)
+        features = counts.bags.width + regions * (own * groups + 1)
         classifier = Classifier(features, config.hidden, len(network.classes), self.rng)
         quantise = config.activation == "sign"
         windows: list[np.ndarray[tuple[int, ...], np.dtype[np.generic]]] = []
@@ -141,11 +142,11 @@ class Fitter:
                 windows.append(inputs[-1](codebook.centroids))
         filters: Filters
         if inputs:
-            filters = VectorFilters(inputs, config.filters, self.rng, quantise)
+            filters = VectorFilters(inputs, own, self.rng, quantise)
         else:
             assert network.lookup is not None
             tokens = max(int(network.lookup.max()), UNKNOWN) + 1
-            filters = TokenFilters(tokens, config.dims, config.windows, config.filters, self.rng, quantise)
+            filters = TokenFilters(tokens, config.dims, config.windows, own, self.rng, quantise)
         return Head(windows, filters, classifier, counts.regions, config.activation, self.workers)
 
     def class_weights(self, bags: Bags, classes: int) -> Float32s:

@@ -53,6 +53,11 @@ class Network:
         ids, offsets = Encoder(self.config.tokenizer, self.config.vocabulary).encode(column)
         return Maps(embed(ids, self.lookup), offsets)
 
+    @property
+    def depth(self) -> int:
+        """How many layers were trained: those that pool features."""
+        return sum(layer.regions.kind != "none" for layer in self.layers)
+
     def output_grid(self) -> tuple[int, ...]:
         """The grid of the newest layer's output, for images."""
         grid = self.shape[:-1]

@@ -64,10 +64,11 @@ class Polisher:
         regions = Regions.parse(config.regions or "grid:2")
         sampler = Sampler(patchers, regions, self.grid, config.samples, config.shift)
         quantise = config.activation == "sign"
-        filters = VectorFilters(_inputs(patchers, self._sample, quantise), config.filters, rng, quantise)
+        own = config.filters_of(self.network.depth)
+        filters = VectorFilters(_inputs(patchers, self._sample, quantise), own, rng, quantise)
         if start is not None:
             filters.load(start.weights, start.biases)
-        features = regions.count(len(self.grid)) * (config.filters * len(patchers) + 1)
+        features = regions.count(len(self.grid)) * (own * len(patchers) + 1)
         classifier = Classifier(features, config.hidden, len(self.network.classes), rng)
         polish = Polish(sampler, filters, classifier, config.activation, workers, rng)
 

@@ -187,8 +187,7 @@ class _Trainer:
             if keep is not None:
                 counts = LayerCounts((), [], Regions("whole"), Bags(0, 1, 0), Bags(0, 1, 0))
                 for labels, held, forward in self._forwarded(number, f"layer {number + 1}: filling its cache", counts):
-                    halves = [features.astype(np.float16) for features, _ in forward]
-                    keep.update([maps for _, maps in forward], labels, held, halves)
+                    keep.update([maps for _, maps in forward], labels, held, [features for features, _ in forward])
             self.kept, self.polisher = keep, None
         self.network.layers = layers
 
@@ -286,6 +285,7 @@ class _Trainer:
         bags, held_out = (Bags(0, 1, sum(layer.features(axes) for layer in self.network.layers)) for _ in range(2))
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
         number, fraction = self.config.layers, min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
+        bags.reserve(int(fraction * self.rows * (1 + self.config.flips)))
         if self.exact:
             for first, rows, _ in self._pass(number, "measuring", counts):
                 labels = self._labels(rows, first)

@@ -38,7 +38,7 @@ def token_network(seed=0, dims=10, filters=7, widths=(1, 3), regions="tail:3,1",
     """A net over the characters `a`, `b`, ... of tokens - 2 kinds and any others."""
     rng = np.random.default_rng(seed)
     config = TrainConfig(
-        tokenizer="chars", dims=dims, filters=filters, windows=widths, layers=layers, activation="sign"
+        tokenizer="chars", dims=dims, filters=(filters,), windows=widths, layers=layers, activation="sign"
     )
     embedding = rng.choice([-1, 1], (tokens, dims)).astype(np.float32)
     embedding[:2] = 0  # padding and unknown tokens
@@ -57,7 +57,7 @@ def image_network(
 ):
     """A net over pixels: a float layer, whose maps are pooled, then two of bits."""
     rng = np.random.default_rng(seed)
-    config = TrainConfig(filters=filters, layers=3, activation="sign", hidden=hidden)
+    config = TrainConfig(filters=(filters,), layers=3, activation="sign", hidden=hidden)
     weights = rng.standard_normal((int(np.prod(window)) * channels, filters)).astype(np.float32)
     bias = rng.standard_normal(filters).astype(np.float32)
     patcher = Patcher(window, (1,) * len(window), padding)

@@ -18,7 +18,7 @@ from seqbag.errors import ModelError, UsageError
         ({"windows": (32,)}, "windows (32,) do not work: give one or more widths from 1 to 31"),
         ({"regions": "tail"}, "regions 'tail' are not understood: use whole, tail:8,2,1 or grid:2"),
         ({"layers": 0}, "layers is 0: it must be 1 or more"),
-        ({"filters": -1}, "filters is -1: it must be 1 or more"),
+        ({"filters": (8, 0)}, "filters (8, 0) do not work: give one or more numbers from 1 on"),
         ({"dims": 0}, "dims is 0: it must be 1 or more"),
         ({"threads": 0}, "threads is 0: it must be 1 or more"),
         ({"epochs": 0}, "epochs is 0: it must be 1 or more"),

@@ -33,7 +33,7 @@ from tests.opened import hub
 SMALL = TrainConfig.for_kind(
     "image",
     layers=2,
-    filters=12,
+    filters=(12,),
     hidden=16,
     regions="grid:2",
     polish=8,
@@ -89,7 +89,7 @@ def test_lists_of_grey_pixels_are_images(tmp_path: Path) -> None:
 
 
 def test_video_is_a_picture_of_three_axes(tmp_path: Path) -> None:
-    trained = train(lists(tmp_path / "video.parquet", 300, (4, 8, 8, 1)), replace(SMALL, filters=8))
+    trained = train(lists(tmp_path / "video.parquet", 300, (4, 8, 8, 1)), replace(SMALL, filters=(8,)))
     assert trained.network.layers[1].patchers[0].window == (3, 3, 3)
     assert trained.network.shape == (4, 8, 8, 1)
     assert trained.valid_accuracy > 0.8

@@ -18,7 +18,7 @@ from seqbag.store import to_bytes
 from seqbag.trainer import train
 from tests.memory import MemorySource
 
-CONFIG = TrainConfig(filters=4, dims=4, hidden=4, epochs=2, regions="whole", windows=(1, 2))
+CONFIG = TrainConfig(filters=(4,), dims=4, hidden=4, epochs=2, regions="whole", windows=(1, 2))
 COLUMNS = {"kind": "text", "input": "message", "label": "label"}
 ROWS = [(f"{'open' if i % 3 else 'close'} port {i % 7} of host{i % 5}", "up" if i % 3 else "down") for i in range(90)]
 

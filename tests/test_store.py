@@ -23,7 +23,7 @@ TEXTS = ["disk full on host", "user logged in", "", "user logged out of host", "
 
 def small_model(layers=2, activation="relu"):
     config = TrainConfig(
-        vocabulary=4096, dims=2, filters=2, hidden=3, epochs=1, layers=layers, codebook=20, regions="tail:2,1",
+        vocabulary=4096, dims=2, filters=(2,), hidden=3, epochs=1, layers=layers, codebook=20, regions="tail:2,1",
         activation=activation,
     )  # fmt: skip
     source = MemorySource("text", (TEXTS * 12, ["bad", "good", "good", "good", "bad"] * 12))

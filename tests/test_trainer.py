@@ -15,7 +15,7 @@ from seqbag.trainer import train
 from tests.memory import MemorySource, text_column, tokens_column
 
 COLUMNS = {"kind": "text", "input": "message", "label": "label"}
-SMALL = TrainConfig(vocabulary=1024, dims=8, filters=8, hidden=16, epochs=8, regions="whole", valid_fraction=0.2)
+SMALL = TrainConfig(vocabulary=1024, dims=8, filters=(8,), hidden=16, epochs=8, regions="whole", valid_fraction=0.2)
 
 
 def text_rows(n=600, seed=0):

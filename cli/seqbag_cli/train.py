@@ -56,7 +56,7 @@ def _shown(name: str, config: TrainConfig) -> str:
 @setting("--tokenizer", "tokenizer", "How text becomes tokens.", type=click.Choice(["words", "chars", "bytes"]))
 @setting("--layers", "layers", "Layers, each trained in one pass.", type=int)
 @setting("--window", "windows", "Widths of windows, side by side in a layer.", metavar="W[,W...]", type=Numbers())
-@setting("--filters", "filters", "Filters for each width.", type=int)
+@setting("--filters", "filters", "Filters for each width, layer by layer.", metavar="F[,F...]", type=Numbers())
 @setting("--codebook", "codebook", "Distinct windows kept for each width.", type=int)
 @setting("--regions", "regions", "Pooling: whole, tail:8,2,1 or grid:2; else chosen on held-out rows.", metavar="SPEC")
 @setting("--activation", "activation", "Activation; sign is for packed models.", type=click.Choice(list(ACTIVATIONS)))
@@ -124,9 +124,8 @@ def _train(source: Source, config: TrainConfig, progress: Progress, checkpoint: 
     progress.note(source.describe())
     how = f"tokenizer {config.tokenizer}, " if source.kind == "text" else ""
     widths = ", ".join(map(str, config.windows))
-    progress.note(
-        f"{how}{config.layers} layer{'s' * (config.layers > 1)}, windows of {widths}, {config.filters} filters each"
-    )
+    filters = ", ".join(str(config.filters_of(layer)) for layer in range(config.layers))
+    progress.note(f"{how}{config.layers} layer{'s' * (config.layers > 1)}, windows of {widths}, {filters} filters each")
     trained = train(source, config, progress, checkpoint)
     replaced = getattr(source, "replaced", 0)
     if replaced:
