@@ -31,10 +31,13 @@ class Gradients:
     def add(self, name: str, value: Float32s, rows: npt.NDArray[np.intp] | None = None) -> None:
         """Add to the gradient of a parameter; rows (rising): those that it speaks of, None for all."""
         if name in self.values and rows is not None:
-            both = np.union1d(self.rows[name], rows)
+            place = np.zeros(max(self.rows[name][-1:].sum(), rows[-1:].sum()) + 1, np.intp)
+            place[self.rows[name]] = place[rows] = 1
+            both = np.flatnonzero(place)
+            place[both] = np.arange(len(both))
             total = np.zeros((len(both), value.shape[1]), np.float32)
-            total[np.searchsorted(both, self.rows[name])] += self.values[name]
-            total[np.searchsorted(both, rows)] += value
+            total[place[self.rows[name]]] = self.values[name]
+            total[place[rows]] += value
             self.values[name], self.rows[name] = total, both
         elif name in self.values:
             self.values[name] += value

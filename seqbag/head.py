@@ -26,8 +26,8 @@ from seqbag.regions import Regions
 
 Activation = Literal["relu", "tanh", "sign"]
 ACTIVATIONS: dict[Activation, int] = {"relu": RELU, "tanh": TANH, "sign": SIGN}
-_PIECE = 1024  # visits of a batch that a thread passes at a time, and that are standardised by themselves
-_TESTED = 4096  # bags that are passed at a time where nothing is trained
+_PIECE = 1024  # visits of a batch, about, that a thread passes at a time, and that are standardised by themselves
+_TESTED = 4096  # bags, about, that are passed at a time where nothing is trained
 _SHOWN = 8192  # held-out bags, at most, for the accuracy shown after an epoch
 
 
@@ -206,9 +206,9 @@ class _Scratch(threading.local):
         self.unique = [np.empty(size, np.int32) for size in sizes]
 
 
-def _stretches(items: npt.NDArray[Any], most: int) -> list[npt.NDArray[Any]]:
-    """The items in stretches of about one length, at most `most`."""
-    return np.array_split(items, -(-len(items) // most)) if len(items) else []
+def _stretches(items: npt.NDArray[Any], size: int) -> list[npt.NDArray[Any]]:
+    """The items in stretches of one length, about `size`."""
+    return np.array_split(items, max(1, round(len(items) / size))) if len(items) else []
 
 
 class _Labels:

@@ -70,11 +70,11 @@ class Network:
         """Pooled features (n, d) float32 of all layers, to half precision, as the bags hold them in training."""
         return self.halves(maps).astype(np.float32)
 
-    def halves(self, maps: Maps) -> Halves:
-        """Pooled features (n, d) float16 of all layers."""
-        parts = [self._features(part)[0] for _, part in maps.parts(_SITES)]
+    def halves(self, maps: Maps, first: int = 0) -> Halves:
+        """Pooled features (n, d) float16 of the layers from `first` on, whose input maps are."""
+        parts = [self._features(part, first)[0] for _, part in maps.parts(_SITES)]
         if not parts:
-            return np.empty((0, sum(layer.features(maps.axes) for layer in self.layers)), np.float16)
+            return np.empty((0, sum(layer.features(maps.axes) for layer in self.layers[first:])), np.float16)
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def forward(self, maps: Maps, first: int = 0) -> tuple[Halves, Maps]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from seqbag.batch import Float32s
 from seqbag.filters import Gradients, Parameters
 from seqbag.kernels.filters import adam_step
 
@@ -37,18 +36,11 @@ class Adam:
         self.steps += 1
         corrected = rate * np.sqrt(1 - _BETA2**self.steps) / (1 - _BETA1**self.steps)
         for name, gradient in gradients.values.items():
-            state = (self.parameters[name], self._means[name], self._squares[name])
+            shape = gradient.shape if gradient.ndim == 2 else (1, gradient.size)
+            values, mean, square = (
+                state[name].reshape(-1, shape[1]) for state in (self.parameters, self._means, self._squares)
+            )
+            rows = gradients.rows.get(name, np.arange(shape[0]))
             decay = rate * self.decay if gradient.ndim == 2 and name != "embedding" else 0.0
-            rows = gradients.rows.get(name)
-            if rows is None or len(rows) == len(state[0]):
-                _move(*state, gradient, corrected, decay)
-            else:
-                values, mean, square = (array[rows] for array in state)
-                _move(values, mean, square, gradient, corrected, decay)
-                for array, moved in zip(state, (values, mean, square), strict=True):
-                    array[rows] = moved
-
-
-def _move(values: Float32s, mean: Float32s, square: Float32s, gradient: Float32s, rate: float, decay: float) -> None:
-    flat = np.ascontiguousarray(gradient, np.float32).reshape(-1)
-    adam_step(values.reshape(-1), flat, mean.reshape(-1), square.reshape(-1), rate, _BETA1, _BETA2, decay)
+            flat = np.ascontiguousarray(gradient, np.float32).reshape(shape)
+            adam_step(values, rows, flat, mean, square, corrected, _BETA1, _BETA2, decay)

@@ -218,12 +218,12 @@ class LayerCounts:
         """
         if windows is None:
             windows = [maps.windows(patcher) for patcher in self.patchers]
-        offsets, grid = windows[-1][1:] if windows else (maps.offsets, maps.grid)
+        offsets, grid = windows[-1][1:] if windows else (np.zeros(len(labels) + 1, np.int64), None)
         codes = []
         for (cut, _, _), codebook in zip(windows, self.codebooks, strict=True):
             codes.append(_codes(codebook, cut))
             self.patches += len(cut)
-        segments = self.regions.segments(offsets, grid)
+        segments = self.regions.segments(offsets, grid) if windows else np.empty(0, np.int32)
         table = np.stack(codes) if codes else np.empty((0, len(segments)), np.int32)
         for bags, rows in ((self.bags, np.flatnonzero(~held)), (self.held_out, np.flatnonzero(held))):
             if training_only and bags is self.held_out:

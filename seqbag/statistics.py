@@ -11,8 +11,9 @@ from __future__ import annotations
 import copy
 import json
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Self, TypeAlias
 
@@ -97,13 +98,17 @@ class ShardStatistics:
         maps = Maps(ids, offsets)
         return maps, spans, [maps.windows(patcher) for patcher in self.counts.patchers]
 
-    def update(self, rows: Rows, first: int, prepared: Prepared | None = None) -> Maps:
+    def update(self, rows: Rows, first: int, prepared: Prepared | None = None, workers: Workers | None = None) -> Maps:
         """Count a batch whose first row has the number `first`. Returns its token ids."""
         maps, spans, windows = self.prepare(rows) if prepared is None else prepared
         labels = self.index.update(rows.labels, first)
         held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
-        self.vocabulary.update(maps.values.astype(np.int32, copy=False), spans)
-        self.counts.update(maps, labels, held, np.empty((len(rows), 0), np.float16), windows=windows)
+        ids, none = maps.values.astype(np.int32, copy=False), np.empty((len(rows), 0), np.float16)
+        apart: list[Callable[[], None]] = [
+            partial(self.counts.update, maps, labels, held, none, windows=windows),
+            partial(self.vocabulary.update, ids, spans),
+        ]
+        (workers or Workers(1)).map(apart, lambda count: count())
         self.rows += len(rows)
         return maps
 

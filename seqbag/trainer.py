@@ -50,7 +50,7 @@ _PROJECTED = 32
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
 _PROCESS = 450 * 10**6  # bytes that the process takes without the bags
-_BAGS_SHARE = 0.3  # of the rest: the bags grow by half, and are copied as they do
+_BAGS_SHARE = 0.15  # of the rest: the bags grow by half, and are copied as they do
 _LEAST_BAGS = 30 * 10**6
 
 
@@ -122,7 +122,7 @@ class _Trainer:
         assert self.shard is not None
         counts = self.shard.counts
         for first, rows, prepared in self._pass(0, "layer 1: counting windows", counts, self.shard.prepare):
-            self.sample.update(self.shard.update(rows, first, prepared), first)
+            self.sample.update(self.shard.update(rows, first, prepared, self.workers), first)
             self.rows += len(rows)
         self.network.classes, self.rare, self.network.lookup = self.shard.settle(self.source.describe())
         self.trained.explain(counts)
@@ -199,16 +199,17 @@ class _Trainer:
         From the cache of the newest layer's input if there is one, else from the source.
         """
         kept, self.kept = self.kept, None
+        last = number == self.config.layers
         if kept is None:
-            for first, batch, _ in self._pass(number, task, counts, resumable=number > 0 and self.polisher is None):
+            resumable = number > 0 and self.polisher is None
+            for first, batch, encoded in self._pass(number, task, counts, self._encode, resumable):
                 labels = self._labels(batch, first)
                 chosen = np.flatnonzero(drawn(first, len(batch), fraction, self.config.seed))
                 held, labels = self._held(first, labels)[chosen], labels[chosen]
-                columns = views(batch.input, self.config.flips)
-                inputs = [take(self.network.encode(column), chosen).parts(self._most(_SITES)) for column in columns]
+                inputs = [take(view, chosen).parts(self._most(_SITES)) for view in encoded]
                 for start in range(0, len(inputs[0]), self.config.threads):
                     several = slice(start, start + self.config.threads)
-                    done = self._forward([maps for view in inputs for _, maps in view[several]], 0)
+                    done = self._forward([maps for view in inputs for _, maps in view[several]], 0, last)
                     for at, (rows, _) in enumerate(inputs[0][several]):
                         yield labels[rows], held[rows], done[at :: len(inputs[0][several])]
             return
@@ -216,7 +217,7 @@ class _Trainer:
         for part in np.array_split(np.arange(kept.rows), -(-kept.rows // _CACHED_ROWS)):
             pieces = np.array_split(part, self.config.threads)
             inputs_kept = [kept.maps(piece, view) for view in range(kept.views) for piece in pieces]
-            done = self._forward(inputs_kept, len(self.network.layers) - 1)
+            done = self._forward(inputs_kept, len(self.network.layers) - 1, last)
             for at, piece in enumerate(pieces):
                 forward = [
                     (np.concatenate([kept.features[piece * kept.views + view], features], axis=1), maps)
@@ -226,8 +227,17 @@ class _Trainer:
             self.progress.advance(len(part))
         self.progress.end()
 
-    def _forward(self, inputs: list[Maps], first: int) -> list[tuple[Halves, Maps]]:
-        """What the layers from `first` on make of several maps, shared between the threads."""
+    def _encode(self, rows: Rows) -> list[Maps]:
+        """The first layer's input, in each view."""
+        return [self.network.encode(column) for column in views(rows.input, self.config.flips)]
+
+    def _forward(self, inputs: list[Maps], first: int, last: bool) -> list[tuple[Halves, Maps]]:
+        """What the layers from `first` on make of several maps, shared between the threads.
+
+        last: features alone, and no examples of maps, as nothing comes after.
+        """
+        if last:
+            return self.workers.map(inputs, lambda maps: (self.network.halves(maps, first), maps.part(0, 0)))
         return self.workers.map(inputs, lambda maps: self.network.forward(maps, first))
 
     def _counting(self) -> bool:
@@ -287,11 +297,11 @@ class _Trainer:
         number, fraction = self.config.layers, min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
         bags.reserve(int(fraction * self.rows * (1 + self.config.flips)))
         if self.exact:
-            for first, rows, _ in self._pass(number, "measuring", counts):
+            for first, rows, (encoded,) in self._pass(number, "measuring", counts, self._encode):
                 labels = self._labels(rows, first)
                 held = self._held(first, labels)
                 chosen = np.flatnonzero(held & drawn(first, len(rows), fraction, self.config.seed))
-                for part, maps in take(self.network.encode(rows.input), chosen).parts(_SITES):
+                for part, maps in take(encoded, chosen).parts(_SITES):
                     counts.update(maps, labels[chosen[part]], held[chosen[part]], self.network.halves(maps))
         else:
             for labels, held, forward in self._forwarded(number, "measuring", counts, fraction):

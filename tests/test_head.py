@@ -192,7 +192,7 @@ def test_fit_learns_on_any_number_of_threads_and_is_seeded():
 
 def test_a_step_averages_the_gradients_of_its_pieces():
     sequences = random_sequences(40)
-    counts = counts_of([sequences[i % 40] for i in range(2500)], [i % 3 for i in range(2500)])
+    counts = counts_of([sequences[i % 40] for i in range(3000)], [i % 3 for i in range(3000)])
     labels = _Labels(counts.bags, 3, np.ones(3, np.float32), 0.0)
     visits, head = labels.order(np.random.default_rng(0)), head_of(counts)
     pieces = np.array_split(visits, 3)

@@ -142,15 +142,17 @@ def sum_rows(pointers: Any, indexes: Any, weights: Any, rows: Any, out: Any) -> 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def adam_step(
-    values: Any, gradient: Any, mean: Any, square: Any, rate: float, beta1: float, beta2: float, decay: float
+    values: Any, rows: Any, gradient: Any, mean: Any, square: Any, rate: float, beta1: float, beta2: float, decay: float
 ) -> None:
-    """One Adam step (Kingma and Ba 2015, arXiv 1412.6980) on flat float32 arrays, weight decay decoupled.
+    """One Adam step (Kingma and Ba 2015, arXiv 1412.6980) on some rows of a matrix, weight decay decoupled.
 
-    rate: already divided by the bias corrections.
+    values, mean, square: (n, d) float32; gradient: (m, d), of rows (m,); rate: already divided by the bias corrections.
     """
     b1, b2 = np.float32(beta1), np.float32(beta2)
     one, rate32, shrink = np.float32(1), np.float32(rate), np.float32(1 - decay)
-    for i in range(len(values)):
-        mean[i] = b1 * mean[i] + (one - b1) * gradient[i]
-        square[i] = b2 * square[i] + (one - b2) * gradient[i] * gradient[i]
-        values[i] = values[i] * shrink - rate32 * mean[i] / (np.sqrt(square[i]) + np.float32(1e-8))
+    for i in range(len(rows)):
+        value, first, second, slope = values[rows[i]], mean[rows[i]], square[rows[i]], gradient[i]
+        for j in range(len(slope)):
+            first[j] = b1 * first[j] + (one - b1) * slope[j]
+            second[j] = b2 * second[j] + (one - b2) * slope[j] * slope[j]
+            value[j] = value[j] * shrink - rate32 * first[j] / (np.sqrt(second[j]) + np.float32(1e-8))
