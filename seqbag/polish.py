@@ -85,7 +85,8 @@ class Polish:
     ) -> None:  # fmt: skip
         self.sampler, self.filters, self.classifier = sampler, filters, classifier
         self.activation, self.workers, self.rng = ACTIVATIONS[activation], workers, rng
-        self._means = takes_means(sampler.regions, self.activation)
+        # Of bits, too, though a net's features are logarithms of their counts: a few samples are too coarse for those.
+        self._means = takes_means(sampler.regions, RELU)
 
     def fit(
         self, blocks: Blocks, rows: int, schedule: Schedule, class_weights: Float32s, smoothing: float, decay: float,
