@@ -113,7 +113,7 @@ class Checkpoint:
 
     def clear(self) -> None:
         """The run is done: remove the folder's files, and the folder if nothing else is in it."""
-        for pattern in ("checkpoint", "lock", "network-*", ".checkpoint.*.tmp", ".network-*.tmp"):
+        for pattern in ("checkpoint", "lock", "network-*", "bags-*.arrow", ".checkpoint.*.tmp", ".network-*.tmp"):
             for path in self.folder.glob(pattern):
                 path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):

@@ -20,6 +20,7 @@ from seqbag.layer import Maps
 from seqbag.patches import Patcher
 from seqbag.progress import Progress
 from seqbag.regions import Regions
+from seqbag.spill import Part, Spill
 
 BATCH_ROWS = 8192
 _MOST_CLASSES = 65_536
@@ -154,8 +155,8 @@ def concatenate(parts: list[Maps]) -> Maps:
 class LayerCounts:
     """The statistics of one layer's pass: codebooks, bags to train on, held-out bags.
 
-    patches: windows seen in all groups; budget: bytes that the bags may take before they are clustered, or the held-out
-    ones sampled.
+    budget: bytes that the bags may take before they are moved to files of `spill`, or the held-out ones sampled;
+    patches: windows seen in all groups; gathered: bags that were in files.
     """
 
     patchers: tuple[Patcher, ...]
@@ -164,7 +165,9 @@ class LayerCounts:
     bags: Bags
     held_out: Bags
     budget: int = 1 << 62
+    spill: Spill | None = None
     patches: int = 0
+    gathered: int = 0
 
     def train_rare(self, classes: int) -> npt.NDArray[np.bool_]:
         """Train on all rows of classes that have fewer than two rows outside those held out. Returns those classes.
@@ -195,17 +198,40 @@ class LayerCounts:
             restored.append(ExactCodebook.from_arrays(parts) if "windows" in parts else KMeans.from_arrays(parts, rng))
         self.codebooks = restored
 
-    def shrink(self, rng: np.random.Generator, threads: int, clusters: int | None = None) -> bool:
-        """Cluster the bags if they are over budget, to half as many, or over `clusters`. Returns whether they were."""
-        if not self.codebooks:
-            return False
+    @property
+    def distinct(self) -> int:
+        """Bags told apart before any were clustered; those of two files are not compared."""
+        return self.gathered or self.bags.size
+
+    def relieve(self, rng: np.random.Generator) -> Part | None:
+        """Move the bags to a file if they are over budget; of the held-out ones, keep a sample. Returns the file."""
+        if self.spill is None or not self.codebooks:
+            return None
         if self.held_out.nbytes > self.budget // 4:
             self.held_out = self.held_out.sample(self.held_out.size // 2, rng)
-        most = clusters if clusters is not None else self.bags.size // 2 if self.bags.nbytes > self.budget else None
-        if most is None or most >= self.bags.size:
-            return False
-        cluster_bags(self.bags, most, rng, threads)
-        return True
+        if self.bags.nbytes <= self.budget:
+            return None
+        part, self.bags = self.spill.write(self.bags), self.bags.empty()
+        return part
+
+    def gather(self, rng: np.random.Generator, threads: int) -> None:
+        """Read back what was moved to files, clustered such that all of it takes half the budget."""
+        if self.spill is None or not self.spill.parts:
+            return
+        self.spill.write(self.bags)
+        self.gathered = sum(part.size for part in self.spill.parts)
+        share = self.budget / 2 / sum(part.nbytes for part in self.spill.parts)
+        self.bags = self.bags.empty()
+        same = [np.arange(len(book.counts), dtype=np.int32) for book in self.codebooks]
+        for part in self.spill.parts:
+            bags = self.spill.read(part)
+            cluster_bags(bags, max(1, int(share * bags.size)), rng, threads)
+            self.bags.merge(bags, same)
+
+    def cluster(self, clusters: int | None, rng: np.random.Generator, threads: int) -> None:
+        """Cluster the bags to `clusters`, if that is asked for."""
+        if clusters is not None and self.codebooks and self.bags.size > clusters:
+            cluster_bags(self.bags, clusters, rng, threads)
 
     def update(
         self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves, training_only: bool = False,

@@ -35,6 +35,7 @@ from seqbag.passes import ClassIndex, LayerCounts, Windows, hold_out, stream
 from seqbag.patches import Patcher
 from seqbag.progress import Progress, Silent
 from seqbag.regions import Regions
+from seqbag.spill import Spill
 from seqbag.store import FORMAT, read_tensors, write_atomically
 from seqbag.tokens import Encoder, Spans, Vocabulary
 from seqbag.trained import Trained, layer_report
@@ -61,15 +62,17 @@ class ShardStatistics:
     rows: int = 0
 
     @classmethod
-    def none(cls, kind: InputKind, config: TrainConfig, texts: bool = True, budget: int = 1 << 62) -> Self:
-        """Statistics of no rows. texts: whether the text of tokens is kept; budget: bytes the bags may take."""
+    def none(
+        cls, kind: InputKind, config: TrainConfig, texts: bool = True, budget: int = 1 << 62, spill: Spill | None = None
+    ) -> Self:
+        """Statistics of no rows. texts: whether the text of tokens is kept; budget, spill: see `LayerCounts`."""
         if kind == "image":
             raise UsageError("images have no statistics of tokens: name a text or token column")
         regions = Regions.parse(config.regions or (_TAIL if kind == "tokens" else "whole"))
         books = [ExactCodebook(width, config.codebook or EXACT_CODES) for width in config.windows]
         patchers = tuple(Patcher((width,), (1,), "same") for width in config.windows)
         bags, held_out = (Bags(len(books), regions.count()) for _ in range(2))
-        counts = LayerCounts(patchers, books, regions, bags, held_out, budget)
+        counts = LayerCounts(patchers, books, regions, bags, held_out, budget, spill)
         return cls(kind, config, Vocabulary(config.vocabulary, texts), counts)
 
     @classmethod
@@ -239,7 +242,7 @@ def train_statistics(statistics: ShardStatistics, progress: Progress | None = No
     with Workers(config.threads) as workers:
         fitter = Fitter(config, np.random.default_rng(config.seed), workers, progress or Silent())
         counts, distinct = shard.counts, shard.counts.bags.size
-        counts.shrink(fitter.rng, config.threads, config.bag_clusters)
+        counts.cluster(config.bag_clusters, fitter.rng, config.threads)
         if config.regions is None and counts.regions.kind == "tail":
             counts = fitter.choose_regions(counts, network)
         layer, network.classifier, accuracy = fitter.fit(counts, network, "layer 1: training")

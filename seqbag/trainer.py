@@ -35,6 +35,7 @@ from seqbag.polishing import Polisher, views
 from seqbag.progress import Progress, Silent
 from seqbag.projection import Moments, Projection
 from seqbag.regions import Regions
+from seqbag.spill import Spill
 from seqbag.statistics import ShardStatistics
 from seqbag.store import load, to_bytes
 from seqbag.tokens import Vocabulary
@@ -73,7 +74,7 @@ class _Trainer:
         self.source, self.config, self.progress, self.workers = source, config, progress, workers
         self.rng = np.random.default_rng(config.seed)
         images = source.kind == "image"
-        self.shard = None if images else ShardStatistics.none(source.kind, config, budget=self._budget())
+        self.shard = None if images else ShardStatistics.none(source.kind, config, True, self._budget(), self._spill(0))
         self.vocabulary = self.shard.vocabulary if self.shard is not None else Vocabulary(config.vocabulary)
         self.sample = RowSample(_SAMPLE_ROWS, config.seed)
         self.index = self.shard.index if self.shard is not None else ClassIndex()
@@ -102,8 +103,8 @@ class _Trainer:
                 counts = self._count_vectors(number)
                 if number:
                     self._calibrate(counts)
-            distinct = counts.bags.size
-            counts.shrink(self.rng, self.config.threads, self.config.bag_clusters)
+            distinct = counts.distinct
+            counts.cluster(self.config.bag_clusters, self.rng, self.config.threads)
             books, clusters = counts.codebooks, counts.bags.size if counts.bags.clustered else None
             exact = bool(books) and all(isinstance(book, ExactCodebook) and not book.overflowed for book in books)
             self.exact = exact and clusters is None and self.config.layers == 1
@@ -111,6 +112,8 @@ class _Trainer:
             self.reports.append(layer_report(counts, distinct, accuracy, time.perf_counter() - layer_started))
             if self.checkpoint is not None:
                 self.checkpoint.save(self._state(number + 1, 0, None))
+            if counts.spill is not None:
+                counts.spill.clear()
         self._finish()
         trained.confusion = self.fitter.confusion
         trained.rows, trained.valid_accuracy = self.rows, self.reports[-1].valid_accuracy
@@ -159,7 +162,9 @@ class _Trainer:
             regions = Regions.parse(self.config.regions or "grid:2")
         dense = sum(layer.features(axes) for layer in self.network.layers)
         bags, held_bags = (Bags(len(books), regions.count(axes), dense) for _ in range(2))
-        counts = LayerCounts(patchers if books else (), books, regions, bags, held_bags, self._budget())
+        counts = LayerCounts(
+            patchers if books else (), books, regions, bags, held_bags, self._budget(), self._spill(number)
+        )
         keep = self._cache(sampled) if self.config.polish else None
         for labels, held, forward in self._forwarded(number, f"layer {number + 1}: counting windows", counts):
             for view, (features, outputs) in enumerate(forward if books else forward[:1]):
@@ -351,12 +356,20 @@ class _Trainer:
             if first < done:
                 continue
             yield first, rows, prepared
-            if counts.shrink(self.rng, self.config.threads):
-                self.progress.note(f"{task}: the bags outgrew their memory and were clustered to {counts.bags.size:,}")
+            part = counts.relieve(self.rng)
+            if part is not None:
+                self.progress.note(f"{task}: the bags outgrew their memory, {part.size:,} are in {part.name}")
             if self.checkpoint is not None and resumable:
                 self.checkpoint.tick(partial(self._state, number, read, counts))
         if read != self.rows or self.source.fingerprint != self.fingerprint:
             raise self._changed()
+        counts.gather(self.rng, self.config.threads)
+        if counts.gathered:
+            self.progress.note(f"{task}: {counts.gathered:,} bags were clustered to {counts.bags.size:,}")
+
+    def _spill(self, number: int) -> Spill:
+        """Where the bags of a pass go when they outgrow the memory."""
+        return Spill(None if self.checkpoint is None else self.checkpoint.folder, f"bags-{number}")
 
     def _budget(self) -> int:
         """Bytes that the bags of a pass may take."""
@@ -371,6 +384,7 @@ class _Trainer:
             network = self.checkpoint.write_network(number, to_bytes(self.trained.model(columns)))
         values = {
             "pass": number, "done": done, "rows": self.rows, "exact": self.exact, "counting": counts is not None,
+            "spilled": counts.spill.state() if counts is not None and counts.spill is not None else [],
             "numbers": list(self.index.numbers), "rng": self.rng.bit_generator.state,
             "rare": np.flatnonzero(self.rare).tolist(), "reports": [asdict(report) for report in self.reports],
             "network": network,
@@ -415,6 +429,8 @@ class _Trainer:
         assert self.checkpoint is not None
         with self.checkpoint.restoring():
             counts.restore(under("counts", arrays), self.rng)
+            if counts.spill is not None:
+                counts.spill.restore(values["spilled"])
         self.rng.bit_generator.state = values["rng"]  # what made the codebooks has drawn from it meanwhile
         self.resumed = None
         return int(values["done"])

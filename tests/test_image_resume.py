@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,13 +42,13 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Source:
     return hub(tmp_path_factory.mktemp("images") / "images.parquet", 600, (8, 8, 3))
 
 
-def resumed(source: Source, config: TrainConfig, work: Path) -> tuple[bytes, int]:
+def resumed(source: Source, config: TrainConfig, work: Path, columns: Mapping[str, str] = COLUMNS) -> tuple[bytes, int]:
     """The model of a run stopped at every checkpoint, and how often it was."""
     stops = 0
     while True:
         try:
             with Stopping(work, config.to_json(), every=0, resume=True) as checkpoint:
-                return to_bytes(train(source, config, checkpoint=checkpoint).model(COLUMNS)), stops
+                return to_bytes(train(source, config, checkpoint=checkpoint).model(dict(columns))), stops
         except Stopped:
             stops += 1
 
