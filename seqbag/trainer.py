@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from seqbag import resuming
 from seqbag.bags import Bags, Halves
 from seqbag.batch import ImageColumn, Int32s, Rows, Source
-from seqbag.checkpoint import Arrays, Checkpoint, State, prefixed, under
+from seqbag.checkpoint import Checkpoint
 from seqbag.classifier import Classifier
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
@@ -37,7 +38,6 @@ from seqbag.projection import Moments, Projection
 from seqbag.regions import Regions
 from seqbag.spill import Spill
 from seqbag.statistics import ShardStatistics
-from seqbag.store import load, to_bytes
 from seqbag.tokens import Vocabulary
 from seqbag.trained import LayerReport, Trained, layer_report, listed
 from seqbag.whitening import pooling, whitening
@@ -63,10 +63,12 @@ def train(
     checkpoint: an entered `Checkpoint` to keep the state in, and to start from if it holds one.
     """
     with Workers(config.threads) as workers:
-        return _Trainer(source, config, progress or Silent(), workers, checkpoint).run()
+        return Trainer(source, config, progress or Silent(), workers, checkpoint).run()
 
 
-class _Trainer:
+class Trainer:
+    """One run. What a checkpoint of it holds is in `resuming`."""
+
     def __init__(
         self, source: Source, config: TrainConfig, progress: Progress, workers: Workers, checkpoint: Checkpoint | None
     ) -> None:
@@ -90,7 +92,7 @@ class _Trainer:
     def run(self) -> Trained:
         started = time.perf_counter()
         self.trained = trained = Trained(self.network, 0, self.reports, float("nan"), 0.0, self.vocabulary)
-        done = self._restore()
+        done = resuming.take_up(self)
         if self.network.shape and self.config.polish:
             self._refill(done)
         for number in range(done, self.config.layers):
@@ -111,7 +113,7 @@ class _Trainer:
             accuracy = self._fit(number, counts)
             self.reports.append(layer_report(counts, distinct, accuracy, time.perf_counter() - layer_started))
             if self.checkpoint is not None:
-                self.checkpoint.save(self._state(number + 1, 0, None))
+                self.checkpoint.save(resuming.state(self, self.checkpoint, number + 1))
             if counts.spill is not None:
                 counts.spill.clear()
         self._finish()
@@ -349,7 +351,7 @@ class _Trainer:
         prepare: what is made of a batch beside the counting of the one before. Raises DataError if the rows are seen
         to be others than in the pass before.
         """
-        done, read = self._restore_counts(number, counts), 0
+        done, read = resuming.take_up_counts(self, number, counts), 0
         batches = stream(self.source, self.progress, task)
         for (first, rows), prepared in self.workers.ahead(batches, lambda batch: prepare(batch[1])):
             read = first + len(rows)
@@ -360,7 +362,7 @@ class _Trainer:
             if part is not None:
                 self.progress.note(f"{task}: the bags outgrew their memory, {part.size:,} are in {part.name}")
             if self.checkpoint is not None and resumable:
-                self.checkpoint.tick(partial(self._state, number, read, counts))
+                self.checkpoint.tick(partial(resuming.state, self, self.checkpoint, number, read, counts))
         if read != self.rows or self.source.fingerprint != self.fingerprint:
             raise self._changed()
         counts.gather(self.rng, self.config.threads)
@@ -374,66 +376,6 @@ class _Trainer:
     def _budget(self) -> int:
         """Bytes that the bags of a pass may take."""
         return max(_LEAST_BAGS, int(_BAGS_SHARE * (self.config.memory - _PROCESS)))
-
-    def _state(self, number: int, done: int, counts: LayerCounts | None) -> State:
-        """What a checkpoint holds: all that pass `number` starts from, and what it has counted in its first rows."""
-        assert self.checkpoint is not None
-        network = None
-        if self.network.layers and self.network.classifier is not None:
-            columns = {"kind": self.source.kind, "input": "", "label": ""}
-            network = self.checkpoint.write_network(number, to_bytes(self.trained.model(columns)))
-        values = {
-            "pass": number, "done": done, "rows": self.rows, "exact": self.exact, "counting": counts is not None,
-            "spilled": counts.spill.state() if counts is not None and counts.spill is not None else [],
-            "numbers": list(self.index.numbers), "rng": self.rng.bit_generator.state,
-            "rare": np.flatnonzero(self.rare).tolist(), "reports": [asdict(report) for report in self.reports],
-            "network": network,
-        }  # fmt: skip
-        arrays = prefixed("vocabulary", self.vocabulary.arrays()) | prefixed("sample", self.sample.arrays())
-        for group, windows in enumerate(self.trained.windows):
-            arrays |= {f"windows.{group}": windows, f"window_counts.{group}": self.trained.window_counts[group]}
-        return values, arrays | (prefixed("counts", counts.arrays()) if counts is not None else {})
-
-    def _restore(self) -> int:
-        """Take up the state of a checkpoint, if there is one. Returns the pass to go on with."""
-        if self.resumed is None or self.checkpoint is None:
-            return 0
-        with self.checkpoint.restoring():
-            return self._take_up(self.checkpoint, *self.resumed)
-
-    def _take_up(self, checkpoint: Checkpoint, values: dict[str, Any], arrays: Arrays) -> int:
-        self.rows, self.exact = values["rows"], values["exact"]
-        self.index.numbers = {name: number for number, name in enumerate(values["numbers"])}
-        self.rng.bit_generator.state = values["rng"]
-        self.reports += [LayerReport(**report) for report in values["reports"]]
-        self.vocabulary = self.trained.vocabulary = Vocabulary.from_arrays(under("vocabulary", arrays))
-        if self.shard is not None:
-            self.shard.vocabulary = self.vocabulary
-        self.sample.restore(under("sample", arrays))
-        if self.reports:
-            network = load(checkpoint.read_network(values["pass"], values["network"])).network
-            for name in ("classes", "layers", "classifier", "lookup", "shape"):
-                setattr(self.network, name, getattr(network, name))
-            self.rare = np.isin(np.arange(len(network.classes)), values["rare"])
-            groups = sum(name.startswith("windows.") for name in arrays)
-            self.trained.windows = [arrays[f"windows.{group}"] for group in range(groups)]
-            self.trained.window_counts = [arrays[f"window_counts.{group}"] for group in range(groups)]
-        self.progress.note(f"resumed at pass {values['pass'] + 1}, row {values['done']:,}")
-        return int(values["pass"])
-
-    def _restore_counts(self, number: int, counts: LayerCounts) -> int:
-        """Take up what a pass had counted when it was interrupted. Returns the rows it had counted."""
-        if self.resumed is None or self.resumed[0]["pass"] != number or not self.resumed[0]["counting"]:
-            return 0
-        values, arrays = self.resumed
-        assert self.checkpoint is not None
-        with self.checkpoint.restoring():
-            counts.restore(under("counts", arrays), self.rng)
-            if counts.spill is not None:
-                counts.spill.restore(values["spilled"])
-        self.rng.bit_generator.state = values["rng"]  # what made the codebooks has drawn from it meanwhile
-        self.resumed = None
-        return int(values["done"])
 
     def _all_held_out(self) -> DataError:
         return DataError(f"all {self.rows} rows are held out: give a smaller --valid-fraction")
