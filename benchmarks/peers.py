@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -87,10 +87,11 @@ class Run:
     seed: int
     threads: int
 
-    def measure(self, training: Meter) -> dict[str, object]:
-        """Train and test; what it cost and reached, on top of what `training` has noted (packing takes a model)."""
-        testing = Meter(self.threads)
-        training(self._training())
+    def measure(self) -> dict[str, object]:
+        """Train and test; what it cost and reached."""
+        training, testing = Meter(self.threads), Meter(self.threads)
+        for command in self._training():
+            training(command)
         said = json.loads(testing(self._testing()))
         return {
             "accuracy": round(said["accuracy"], 4),
@@ -102,17 +103,20 @@ class Run:
             "rows_per_second": round(said["rows_per_second"]),
         }
 
-    def _training(self) -> list[str]:
+    def _training(self) -> list[list[str]]:
         if self.peer not in ("seqbag", "packed"):
-            return [*self._peer("train"), *(["--quantise"] if self.peer == "fasttext_quantised" else [])]
+            return [[*self._peer("train"), *(["--quantise"] if self.peer == "fasttext_quantised" else [])]]
         rows = ["--source", str(self.data / self.dataset.file), "--where", ROWS["train"]]
-        trained, out = str(self.folder / "float"), ["--out", str(self._model())]
+        options, out = [*self.dataset.options, "--seed", str(self.seed), *self._common()], ["--out", str(self._model())]
         if self.peer == "seqbag":
-            options = [*self.dataset.options, "--seed", str(self.seed), *self._common()]
-            return [_seqbag(), "train", *rows, *options, *out]
+            return [[_seqbag(), "train", *rows, *options, *out]]
+        signs = str(self.folder / "signs")
         columns = self.dataset.options[:4]  # the tokeniser is the model's
         kind = ["--weights", "ternary", "--activations", "sign"]
-        return [_seqbag(), "export", trained, *kind, *rows, *columns, *self._common(), *out]
+        return [
+            [_seqbag(), "train", *rows, *options, "--activation", "sign", "--out", signs],
+            [_seqbag(), "export", signs, *kind, *rows, *columns, *self._common(), *out],
+        ]
 
     def _testing(self) -> list[str]:
         if self.peer not in ("seqbag", "packed"):
@@ -129,7 +133,7 @@ class Run:
         return [sys.executable, "-m", module, verb, str(self.folder), *told]
 
     def _model(self) -> Path:
-        return self.folder / ("float" if self.peer == "seqbag" else "model")
+        return self.folder / "model"
 
 
 def _seqbag() -> str:
@@ -144,26 +148,18 @@ def runs(args: argparse.Namespace, data: Path, datasets: list[Dataset]) -> None:
             command = [sys.executable, "-m", "benchmarks.datasets", dataset.name, "--data", str(data), "--out", folder]
             subprocess.run(command, check=True)
             for seed in range(args.seeds):
-                trained = Meter(args.threads)  # of seqbag, for packed
                 for peer in args.peers:
                     count = args.seeds if peer in SEVERAL else 1
                     if seed < count:
-                        meter = (
-                            trained
-                            if peer == "seqbag"
-                            else replace(trained)
-                            if peer == "packed"
-                            else Meter(args.threads)
-                        )
                         run = Run(peer, dataset, data, Path(folder), seed, args.threads)
-                        if row := _measured(run, meter, count):
+                        if row := _measured(run, count):
                             record(args.out, row)
 
 
-def _measured(run: Run, meter: Meter, count: int) -> dict[str, object] | None:
+def _measured(run: Run, count: int) -> dict[str, object] | None:
     start = f"{run.dataset.name:20}{run.peer:20}"
     try:
-        row = run.measure(meter)
+        row = run.measure()
     except PeerError as error:
         print(f"{start}{error}", flush=True)
         return None
@@ -198,8 +194,6 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help=f"seeds for {', '.join(SEVERAL)}")
     parser.add_argument("--out", type=Path, default=RESULTS, help="table to add to; the picture goes beside it")
     args = parser.parse_args()
-    if "packed" in args.peers and "seqbag" not in args.peers:
-        parser.error("packed needs seqbag: it is that model, packed")
     if unknown := set(args.peers) - set(PACKAGES):
         parser.error(f"no such peer: {', '.join(sorted(unknown))}; there are {', '.join(PACKAGES)}")
     known = REAL if args.data else GENERATED
