@@ -1,6 +1,6 @@
 """CIFAR-10 from pixels to test accuracy: what each layer reaches and what it costs.
 
-    python benchmarks/cifar10.py --data DIR [--out cifar10.csv] [--polish 12] [--activation sign] ...
+    python benchmarks/cifar10.py --data DIR [--out cifar10.csv] [--polish 24] [--activation sign] ...
 
 DIR holds train.parquet and test.parquet (the hub layout), or the published binary or Python batches in `train` and
 `test`. Each seed adds a row to the CSV: settings, test accuracy with and without mirrored images, held-out accuracy and
@@ -112,7 +112,7 @@ def _found(data: Path, split: str) -> str:
 
 
 def write(rows: list[dict[str, object]], out: Path) -> None:
-    """Add the rows to the table and draw them all."""
+    """Add the rows to the table and draw all of it."""
     new = not out.exists()
     with out.open("a", newline="") as file:
         table = csv.DictWriter(file, list(rows[0]))
@@ -120,10 +120,12 @@ def write(rows: list[dict[str, object]], out: Path) -> None:
             table.writeheader()
         table.writerows(rows)
     lines = []
-    for row in rows:
-        spent = [float(value) for value in str(row["core_seconds_by_layer"]).split()]
-        reached = [float(value) for value in str(row["valid_accuracy_by_layer"]).split()]
-        lines.append(Line(f"seed {row['seed']}", list(zip(spent, reached, strict=True))))
+    with out.open(newline="") as file:
+        for row in csv.DictReader(file):
+            spent = [float(value) for value in row["core_seconds_by_layer"].split()]
+            reached = [float(value) for value in row["valid_accuracy_by_layer"].split()]
+            name = f"{row['activation']}, {row['polish']} epochs, seed {row['seed']}"
+            lines.append(Line(name, list(zip(spent, reached, strict=True))))
     chart(lines, "core-seconds", "held-out accuracy", out.with_suffix(".png"))
 
 

@@ -10,7 +10,7 @@ from seqbag.errors import DataError
 from seqbag.layer import Layer
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
-from seqbag_cli.plot import Line, chart, seen_by, whitening_pictures
+from seqbag_cli.plot import Line, chart, seen_by, ticks, whitening_pictures
 from tests.command import call, fails
 from tests.opened import hub
 from tests.test_images import SMALL
@@ -58,6 +58,21 @@ def test_of_a_filter_and_its_opposite_one_is_drawn() -> None:
     pictures = seen_by(layer, second)
     assert [picture.shape for picture in pictures] == [(8, 8, 3)] * 4
     assert set(np.unique(pictures[0])) <= {127, 128}  # every filter beside its opposite, of one weight: nothing is left
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([336, 1344, 2870], [0, 1000, 2000, 3000]),
+        ([0.787, 0.865], [0.78, 0.8, 0.82, 0.84, 0.86, 0.88]),
+        ([1, 2, 3], [1, 2, 3]),
+        ([0.5], [0.5, 0.52]),
+        ([0.0], [0, 1]),
+        ([-3.0, 4.5], [-4, -2, 0, 2, 4, 6]),
+    ],
+)
+def test_ticks_are_round_and_hold_all_values(values: list[float], expected: list[float]) -> None:
+    assert ticks(values) == expected
 
 
 def test_a_chart_of_one_point(tmp_path: Path) -> None:

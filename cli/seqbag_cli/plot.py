@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,20 +128,19 @@ def _plotted(lines: list[Line], x: str, y: str, width: int = 720, height: int = 
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
     left, right, top, bottom = 70, width - 20, 36, height - 50
     xs, ys = ([point[axis] for line in lines for point in line.points] for axis in (0, 1))
-    x_edges, y_edges = _edges(xs), _edges(ys)
+    x_ticks, y_ticks = ticks(xs), ticks(ys)
 
     def place(point: tuple[float, float]) -> tuple[float, float]:
-        across = (point[0] - x_edges[0]) / (x_edges[1] - x_edges[0])
-        up = (point[1] - y_edges[0]) / (y_edges[1] - y_edges[0])
+        across = (point[0] - x_ticks[0]) / (x_ticks[-1] - x_ticks[0])
+        up = (point[1] - y_ticks[0]) / (y_ticks[-1] - y_ticks[0])
         return left + across * (right - left), bottom - up * (bottom - top)
 
-    for step in range(6):
-        share = step / 5
-        at_x, at_y = x_edges[0] + share * (x_edges[1] - x_edges[0]), y_edges[0] + share * (y_edges[1] - y_edges[0])
-        across, up = place((at_x, at_y))
+    for value in y_ticks:
+        _, up = place((x_ticks[0], value))
         pen.line([(left, up), (right, up)], _FAINT)
-        pen.text((left - 8, up), f"{at_y:.3g}", _INK, font, anchor="rm")
-        pen.text((across, bottom + 8), f"{at_x:.4g}", _INK, font, anchor="mt")
+        pen.text((left - 8, up), f"{value:g}", _INK, font, anchor="rm")
+    for value in x_ticks:
+        pen.text((place((value, y_ticks[0]))[0], bottom + 8), f"{value:g}", _INK, font, anchor="mt")
     pen.line([(left, top), (left, bottom), (right, bottom)], _INK)
     pen.text(((left + right) / 2, height - 8), x, _INK, font, anchor="mb")
     pen.text((8, 4), y, _INK, font)
@@ -156,10 +156,16 @@ def _plotted(lines: list[Line], x: str, y: str, width: int = 720, height: int = 
     return picture
 
 
-def _edges(values: list[float]) -> tuple[float, float]:
+def ticks(values: list[float]) -> list[float]:
+    """Two to seven round numbers, evenly apart, from one under all values to one over them; whole ones for whole."""
     low, high = min(values), max(values)
-    room = (high - low) * 0.15 or max(abs(high) * 0.1, 1e-3)
-    return low - room, high + room
+    least = ((high - low) or max(abs(high) * 0.1, 1e-3)) / 4
+    power = 10.0 ** math.floor(math.log10(least))
+    step = next(power * times for times in (1, 2, 5, 10) if power * times >= least)
+    if all(float(value).is_integer() for value in values):
+        step = max(step, 1.0)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(number * step, 12) for number in range(first, max(last, first + 1) + 1)]
 
 
 def _matrix(confusion: list[list[int]], classes: tuple[str, ...]) -> Image.Image:
