@@ -1,4 +1,4 @@
-"""Threads for kernels that release the lock. Work is split by index ranges, so results do not depend on the number."""
+"""Threads for kernels that release the lock. Results come in the order of the work, so that no timing shows in them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,20 @@ class Workers:
             future.result()
 
     def map(self, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
-        """What work makes of each item, in their order; items are shared out in equal numbers."""
+        """What work makes of each item, in their order; each thread takes the next item when it is free."""
         done: list[Result | None] = [None] * len(items)
+        left = iter(range(len(items)))
 
-        def some(start: int, stop: int) -> None:
-            for at in range(start, stop):
+        def some() -> None:
+            for at in left:
                 done[at] = work(items[at])
 
-        self.split(len(items), some)
+        helpers = min(self.threads, len(items)) - 1
+        futures = [self._pool.submit(some) for _ in range(helpers)] if self._pool is not None else []
+        some()
+        for future in futures:
+            if not future.cancel():  # else it is still behind other work, and nothing is left for it
+                future.result()
         return cast(list[Result], done)
 
     def ahead(self, items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:

@@ -214,8 +214,9 @@ class Trainer:
                 chosen = np.flatnonzero(drawn(first, len(batch), fraction, self.config.seed))
                 held, labels = self._held(first, labels)[chosen], labels[chosen]
                 inputs = [take(view, chosen).parts(self._most(_SITES)) for view in encoded]
-                for start in range(0, len(inputs[0]), self.config.threads):
-                    several = slice(start, start + self.config.threads)
+                most = len(inputs[0]) if last else self.config.threads  # maps are large, features alone are not
+                for start in range(0, len(inputs[0]), max(1, most)):
+                    several = slice(start, start + most)
                     done = self._forward([maps for view in inputs for _, maps in view[several]], 0, last)
                     for at, (rows, _) in enumerate(inputs[0][several]):
                         yield labels[rows], held[rows], done[at :: len(inputs[0][several])]

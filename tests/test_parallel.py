@@ -41,6 +41,33 @@ def test_what_fails_in_any_thread_is_raised(threads, failing):
         workers.split(10, work)
 
 
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_map_keeps_the_order_and_raises_what_fails(threads):
+    with Workers(threads) as workers:
+        assert workers.map(range(50), lambda item: item * item) == [item * item for item in range(50)]
+        assert workers.map([], str) == []
+        for failing in (0, 49):
+            with pytest.raises(ZeroDivisionError):
+                workers.map(range(50), lambda item, failing=failing: 1 // (item - failing))
+
+
+def test_map_does_not_wait_for_other_work():
+    ended, release = [], threading.Event()
+
+    def other(item):
+        release.wait(10)
+        ended.append(item)
+
+    with Workers(2) as workers:
+        pairs = workers.ahead(range(2), other)
+        started = threading.Thread(target=next, args=(pairs,))
+        started.start()
+        assert workers.map(range(3), str) == ["0", "1", "2"]
+        assert not ended
+        release.set()
+        started.join()
+
+
 def test_the_threads_end_with_the_block():
     before = threading.active_count()
     with Workers(3) as workers:
