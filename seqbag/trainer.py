@@ -51,7 +51,7 @@ _PROJECTED = 32
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
 _PROCESS = 450 * 10**6  # bytes that the process takes without the bags
-_BAGS_SHARE = 0.15  # of the rest: the bags grow by half, and are copied as they do
+_BAGS_SHARE = 0.125  # of the rest: the bags grow by half, and are copied as they do
 _LEAST_BAGS = 30 * 10**6
 
 
