@@ -115,7 +115,7 @@ def write(rows: list[dict[str, object]], out: Path) -> None:
     """Add the rows to the table and draw all of it."""
     new = not out.exists()
     with out.open("a", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]))
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         if new:
             table.writeheader()
         table.writerows(rows)
