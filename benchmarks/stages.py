@@ -30,7 +30,6 @@ STAGES = (
     ("TokenFilters.backward", "head: filters backward"),
     ("TokenFilters._", "head: filters backward"),
     ("VectorFilters.", "head: filters"),
-    ("Head._sum_rows", "head: pooling sums"),
     ("Head._forward", "head: gathering bags"),
     ("Head._backward", "head: filters backward"),
     ("seqbag/features.py", "head: pooled features"),

@@ -64,7 +64,7 @@ def _shown(name: str, config: TrainConfig) -> str:
 @setting("--polish", "polish", "Images: epochs on real windows after the counts; 0 for counts alone.", type=int)
 @setting("--valid-fraction", "valid_fraction", "Rows held out to measure on.", type=float)
 @setting("--memory", "memory", "Memory for the process.", type=Bytes())
-@setting("--bag-clusters", "bag_clusters", "Train on this many clusters of examples, to save time.", type=int)
+@setting("--bag-clusters", "bag_clusters", "Train on this many clusters of examples.", type=int)
 @setting("--seed", "seed", "Same seed, same model.", type=int)
 @click.option(
     "--out", type=click.Path(path_type=Path), default="model.seqbag", show_default=True, help="Model file to write."
@@ -73,7 +73,7 @@ def _shown(name: str, config: TrainConfig) -> str:
 @click.option(
     "--work-dir",
     type=click.Path(path_type=Path),
-    help="Folder for checkpoints.  [default: OUT.work, beside the output]",
+    help="Folder for checkpoints and examples over --memory.  [default: OUT.work, beside the output]",
 )
 @click.option("--checkpoint-every", type=float, default=120.0, show_default=True, help="Seconds, inside a pass.")
 @output_options
