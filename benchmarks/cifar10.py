@@ -1,6 +1,6 @@
 """CIFAR-10 from pixels to test accuracy: what each layer reaches and what it costs.
 
-    python benchmarks/cifar10.py --data DIR [--out cifar10.csv] [--polish 24] [--activation sign] ...
+    python benchmarks/cifar10.py --data DIR [--out cifar10.csv] [--polish 16] [--activation sign] ...
 
 DIR holds train.parquet and test.parquet (the hub layout), or the published binary or Python batches in `train` and
 `test`. Each seed adds a row to the CSV: settings, test accuracy with and without mirrored images, held-out accuracy and

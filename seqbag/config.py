@@ -14,10 +14,10 @@ from seqbag.tokens import TOKENIZERS, Tokenizer
 _IMAGE_DEFAULTS: dict[str, Any] = {
     "layers": 3,
     "windows": (3,),
-    "filters": (256, 320, 448),
+    "filters": (256, 384, 512),
     "regions": "grid:3",
     "hidden": 256,
-    "polish": 24,
+    "polish": 16,
     "flips": True,
     "shift": 1,
     "samples": 16,

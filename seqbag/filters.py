@@ -47,12 +47,13 @@ class Gradients:
                 self.rows[name] = rows
 
     @classmethod
-    def mean(cls, parts: Sequence[Gradients], shares: Sequence[float]) -> Gradients:
-        """The sum of shares times parts, in their order."""
+    def sum(cls, parts: Sequence[Gradients], shares: Sequence[float], name: str) -> Gradients:
+        """The sum of shares times parts, in their order, of one parameter. The parts are used up."""
         total = cls()
         for part, share in zip(parts, shares, strict=True):
-            for name, value in part.values.items():
-                total.add(name, value * np.float32(share), part.rows.get(name))
+            if name in part.values:
+                value = part.values[name]
+                total.add(name, value if share == 1 else value * np.float32(share), part.rows.get(name))
         return total
 
 

@@ -9,18 +9,19 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.bags import Bags
+from seqbag.bags import Bags, Halves
 from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.classifier import Classifier, Tape, cross_entropy
 from seqbag.features import pooled_features, pooled_gradient, takes_means
 from seqbag.filters import Filters, Gradients
 from seqbag.kernels.filters import RELU, SIGN, TANH, activate, activation_gradient, gather_bags, sum_rows
-from seqbag.optimiser import Adam, one_cycle
+from seqbag.optimiser import Optimiser, one_cycle
 from seqbag.parallel import Workers
 from seqbag.regions import Regions
 
@@ -50,7 +51,7 @@ class Schedule:
         """Two thirds of the epochs in steps twice as large, if those are small: as good where examples are clusters."""
         if self.batch > 256:
             return self
-        return Schedule(-(-2 * self.epochs // 3), 2 * self.batch, self.rate * 2**0.5)
+        return Schedule(-(-self.epochs // 2), 2 * self.batch, self.rate * 2**0.5)
 
 
 @dataclass(frozen=True)
@@ -86,15 +87,18 @@ class Head:
         smoothing: float, decay: float, report: Callable[[EpochReport], None] | None = None,
     ) -> None:  # fmt: skip
         """Train on `bags`. class_weights: (classes,), mean 1 over the rows; held_out: for the reports alone."""
-        optimiser = Adam({**self.filters.parameters, **self.classifier.parameters}, decay)
+        optimiser = Optimiser({**self.filters.parameters, **self.classifier.parameters}, decay, self.workers)
         labels = _Labels(bags, self.classifier.classes, class_weights, smoothing)
         steps_an_epoch = max(1, labels.visits // schedule.batch)
         shown = held_out.sample(_SHOWN, np.random.default_rng(0))
         for epoch in range(schedule.epochs):
             losses = 0.0
-            for index, visits in enumerate(np.array_split(labels.order(rng), steps_an_epoch)):
+            batches = [_stretches(visits, _PIECE) for visits in np.array_split(labels.order(rng), steps_an_epoch)]
+            pieces = self.workers.map(batches[0], lambda piece: self._cut(bags, labels, piece))
+            for index, following in enumerate([*batches[1:], []]):
                 rate = one_cycle(epoch * steps_an_epoch + index, schedule.epochs * steps_an_epoch, schedule.rate)
-                losses += self._step(bags, labels, visits, optimiser, rate)
+                loss, pieces = self._step(bags, labels, pieces, following, optimiser, rate)
+                losses += loss
             if report is not None:
                 report(EpochReport(epoch + 1, schedule.epochs, losses / steps_an_epoch, self.accuracy(shown)))
 
@@ -134,70 +138,121 @@ class Head:
 
     def features(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> Float32s:
         """(b, features) float32 of the bags chosen (b,)."""
-        return self._forward(bags, chosen)[0]
+        return self._forward(self._gather(bags, chosen))[0]
 
-    def _step(self, bags: Bags, labels: _Labels, visits: Int32s, optimiser: Adam, rate: float) -> float:
-        """One step on a batch of visits, piece by piece: what comes out is the same on any number of threads."""
-        pieces = _stretches(visits, _PIECE)
-        parts = self.workers.map(pieces, lambda piece: self._gradients(bags, *labels.batch(piece)))
-        shares = [len(piece) / len(visits) for piece in pieces]
+    def _step(
+        self, bags: Bags, labels: _Labels, pieces: list[_Piece], following: list[npt.NDArray[Any]],
+        optimiser: Optimiser, rate: float,
+    ) -> tuple[float, list[_Piece]]:  # fmt: skip
+        """One step on the pieces of a batch: what comes out is the same on any number of threads.
+
+        Returns the loss, and the pieces of the batch that follows, which are cut meanwhile by threads that are free.
+        """
+        work: list[Callable[[], Any]] = [partial(self._gradients, piece) for piece in pieces]
+        work += [partial(self._cut, bags, labels, visits) for visits in following]
+        done = self.workers.map(work, lambda own: own())
+        parts: list[tuple[float, Gradients, Tape]] = done[: len(pieces)]
+        visits = sum(piece.visits for piece in pieces)
+        shares = [piece.visits / visits for piece in pieces]
         for _, _, tape in parts:
             self.classifier.follow(tape)
-        optimiser.step(Gradients.mean([gradients for _, gradients, _ in parts], shares), rate)
-        return sum(share * loss for share, (loss, _, _) in zip(shares, parts, strict=True))
+        optimiser.step([gradients for _, gradients, _ in parts], shares, rate)
+        return sum(share * loss for share, (loss, _, _) in zip(shares, parts, strict=True)), done[len(pieces) :]
 
-    def _gradients(
-        self, bags: Bags, chosen: npt.NDArray[np.intp], target: Float32s, weight: Float32s
-    ) -> tuple[float, Gradients, Tape]:
-        """Mean loss and gradients of some bags, and the statistics of their features."""
-        features, sums, tapes = self._forward(bags, chosen)
-        logits, tape = self.classifier.training_pass(features, weight)
-        loss, gradient = cross_entropy(logits, target, weight)
-        gradients = Gradients()
-        self._backward(self.classifier.backward(gradient, tape, gradients), bags, sums, tapes, gradients)
-        return loss, gradients, tape
+    def _cut(self, bags: Bags, labels: _Labels, visits: Int32s) -> _Piece:
+        """What a step needs of some visits, whatever the parameters are."""
+        chosen, target, weight = labels.batch(visits)
+        return _Piece(len(visits), target, weight, self._gather(bags, chosen))
 
-    def _forward(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> tuple[Float32s, Float32s, list[Any]]:
-        """Features (b, features), nested sums (b, regions, groups * filters), and per group what `_backward` needs."""
-        dense = bags.dense[chosen].astype(np.float32)
-        if not self.windows:  # a classifier on the layers below alone
-            return dense, np.empty((len(chosen), 0, 0), np.float32), []
-        pooled, tapes = [], []
-        lengths = np.empty((0, 0), np.float32)
+    def _gather(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> _Gathered:
+        groups, lengths = [], np.empty((len(chosen), 0), np.float32)
         for group, windows in enumerate(self.windows):
             by_segment, local, counts, known, by_code, segment_of, count_of = gather_bags(
                 bags.pointers, bags.codes, bags.counts, chosen, bags.spans, group * bags.regions, bags.regions,
                 self._scratch.slots[group], self._scratch.unique[group],
             )  # fmt: skip
             distinct = windows.take(self._scratch.unique[group][:known], 0)
-            before = self.filters.forward(group, distinct)
-            after = before if self.activation == RELU else before.copy()
-            activate(after, self.activation)
-            out = np.empty((len(by_segment) - 1, after.shape[1]), np.float32)
-            sum_rows(by_segment, local, counts, after, out)
-            pooled.append(out.reshape(len(chosen), bags.regions, -1))
-            tapes.append((distinct, before, after, by_code, segment_of, count_of))
+            groups.append(_Group(distinct, by_segment, local, counts, by_code, segment_of, count_of))
             if group == 0:
                 totals = np.concatenate([[0], np.cumsum(counts, dtype=np.float64)])
                 lengths = np.diff(totals[by_segment]).astype(np.float32).reshape(len(chosen), bags.regions)
-        sums = self.regions.nest(np.concatenate(pooled, axis=2))
-        lengths = self.regions.nest(lengths[:, :, None])[:, :, 0]
-        pooled_part = pooled_features(sums, lengths, self._means)
-        return np.concatenate([dense, pooled_part], axis=1), sums, [*tapes, lengths]
+        nested = self.regions.nest(lengths[:, :, None])[:, :, 0] if groups else lengths
+        return _Gathered(bags.dense[chosen], groups, nested)
 
-    def _backward(self, gradient: Float32s, bags: Bags, sums: Float32s, tapes: list[Any], into: Gradients) -> None:
+    def _gradients(self, piece: _Piece) -> tuple[float, Gradients, Tape]:
+        """Mean loss and gradients of a piece, and the statistics of its features."""
+        features, sums, tapes = self._forward(piece.gathered)
+        logits, tape = self.classifier.training_pass(features, piece.weight)
+        loss, gradient = cross_entropy(logits, piece.target, piece.weight)
+        gradients = Gradients()
+        self._backward(self.classifier.backward(gradient, tape, gradients), piece.gathered, sums, tapes, gradients)
+        return loss, gradients, tape
+
+    def _forward(self, gathered: _Gathered) -> tuple[Float32s, Float32s, list[tuple[Float32s, Float32s]]]:
+        """Features (b, features), nested sums (b, regions, groups * filters), and per group what `_backward` needs."""
+        dense = gathered.dense.astype(np.float32)
+        if not gathered.groups:  # a classifier on the layers below alone
+            return dense, np.empty((len(dense), 0, 0), np.float32), []
+        pooled, tapes = [], []
+        for number, group in enumerate(gathered.groups):
+            before = self.filters.forward(number, group.distinct)
+            after = before if self.activation == RELU else before.copy()
+            activate(after, self.activation)
+            out = np.empty((len(group.by_segment) - 1, after.shape[1]), np.float32)
+            sum_rows(group.by_segment, group.local, group.counts, after, out)
+            pooled.append(out.reshape(len(dense), -1, after.shape[1]))
+            tapes.append((before, after))
+        sums = self.regions.nest(np.concatenate(pooled, axis=2))
+        pooled_part = pooled_features(sums, gathered.lengths, self._means)
+        return np.concatenate([dense, pooled_part], axis=1), sums, tapes
+
+    def _backward(
+        self, gradient: Float32s, gathered: _Gathered, sums: Float32s, tapes: list[tuple[Float32s, Float32s]],
+        into: Gradients,
+    ) -> None:  # fmt: skip
         if not tapes:
             return
-        *tapes, lengths = tapes
-        own_part = gradient[:, bags.width :]
-        slopes = self.regions.nest_gradient(pooled_gradient(own_part, sums, lengths if self._means else None))
-        edges = np.cumsum([0] + [tape[2].shape[1] for tape in tapes])
-        for group, (distinct, before, after, by_code, segment_of, count_of) in enumerate(tapes):
-            own = np.ascontiguousarray(slopes[:, :, edges[group] : edges[group + 1]]).reshape(-1, after.shape[1])
+        own_part = gradient[:, gathered.dense.shape[1] :]
+        slopes = self.regions.nest_gradient(pooled_gradient(own_part, sums, gathered.lengths if self._means else None))
+        edges = np.cumsum([0] + [after.shape[1] for _, after in tapes])
+        for number, (group, (before, after)) in enumerate(zip(gathered.groups, tapes, strict=True)):
+            own = np.ascontiguousarray(slopes[:, :, edges[number] : edges[number + 1]]).reshape(-1, after.shape[1])
             change = np.empty_like(after)
-            sum_rows(by_code, segment_of, count_of, own, change)
+            sum_rows(group.by_code, group.segment_of, group.count_of, own, change)
             activation_gradient(before, after, self.activation, change)
-            self.filters.backward(group, distinct, change, into)
+            self.filters.backward(number, group.distinct, change, into)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Entries of one group of some bags, as `gather_bags` gives them. distinct: the windows they are of, by number."""
+
+    distinct: npt.NDArray[Any]
+    by_segment: Int32s
+    local: Int32s
+    counts: Float32s
+    by_code: Int32s
+    segment_of: Int32s
+    count_of: Float32s
+
+
+@dataclass(frozen=True, slots=True)
+class _Gathered:
+    """Bags (b) as filters take them. dense: (b, d) float16, features of layers below; lengths: (b, nested regions)."""
+
+    dense: Halves
+    groups: list[_Group]
+    lengths: Float32s
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """Some visits of a batch: how many, and of the bags visited (b) their target, weight and windows."""
+
+    visits: int
+    target: Float32s
+    weight: Float32s
+    gathered: _Gathered
 
 
 class _Scratch(threading.local):

@@ -1,13 +1,20 @@
-"""Adam with a one-cycle learning rate."""
+"""Muon for the matrices that features pass through, Adam for all else, both under a one-cycle learning rate."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from seqbag.batch import Float32s
 from seqbag.filters import Gradients, Parameters
 from seqbag.kernels.filters import adam_step
+from seqbag.parallel import Workers
 
 _BETA1, _BETA2 = 0.9, 0.99
+_MOMENTUM = np.float32(0.9)
+_MUON = 6.0  # spectral norm of Muon's step, in rates of Adam
+_ROUNDS, _NEWTON_SCHULZ = 5, (3.4445, -4.7750, 2.0315)
 _WARM_UP = 0.15  # of the steps
 
 
@@ -19,28 +26,71 @@ def one_cycle(step: int, steps: int, peak: float) -> float:
     return peak * 0.5 * (1 + float(np.cos(np.pi * (done - _WARM_UP) / (1 - _WARM_UP))))
 
 
-class Adam:
-    """Adam (Kingma and Ba 2015, arXiv 1412.6980) with decoupled weight decay on matrices, over a set of parameters.
+class Optimiser:
+    """Moves a set of parameters against their gradients.
 
-    A gradient that names rows moves those rows alone.
+    While filters are learned, they and the hidden layer (matrices named `filters.*` and `hidden`) are moved by Muon
+    (Jordan et al. 2024, kellerjordan.github.io/posts/muon): along the momentum with all its singular values set to
+    about one, so that directions in which inputs vary little are learned as fast as the others. All else (embeddings,
+    biases, outputs, and a classifier on features that stay, which would overfit) is moved by Adam (Kingma and Ba 2015,
+    arXiv 1412.6980); a gradient that names rows moves those rows alone. Weight decay is decoupled, on matrices but for
+    embeddings.
     """
 
-    def __init__(self, parameters: Parameters, decay: float) -> None:
-        self.parameters, self.decay = parameters, decay
+    def __init__(self, parameters: Parameters, decay: float, workers: Workers) -> None:
+        self.parameters, self.decay, self.workers = parameters, decay, workers
+        learned = any(name.startswith("filters.") for name in parameters)
+        self._matrices = {name for name in parameters if learned and (name == "hidden" or name.startswith("filters."))}
         self.steps = 0
         self._means = {name: np.zeros_like(value) for name, value in parameters.items()}
-        self._squares = {name: np.zeros_like(value) for name, value in parameters.items()}
+        self._squares = {name: np.zeros_like(value) for name, value in parameters.items() if name not in self._matrices}
 
-    def step(self, gradients: Gradients, rate: float) -> None:
-        """Move the parameters against their gradients."""
+    def step(self, parts: Sequence[Gradients], shares: Sequence[float], rate: float) -> None:
+        """One step along the sum of shares times parts, each of which may speak of some of the parameters."""
         self.steps += 1
+        names = [name for name in self.parameters if any(name in part.values for part in parts)]
+        names.sort(key=lambda name: -self.parameters[name].size)
+        self.workers.map(names, lambda name: self._move(name, Gradients.sum(parts, shares, name), rate))
+
+    def _move(self, name: str, gradients: Gradients, rate: float) -> None:
+        gradient = gradients.values[name]
+        decay = rate * self.decay if gradient.ndim == 2 and name != "embedding" else 0.0
+        if name in self._matrices:
+            mean, values = self._means[name], self.parameters[name]
+            mean *= _MOMENTUM
+            mean += gradient
+            values *= np.float32(1 - decay)
+            values -= np.float32(_MUON * rate) * orthogonal(gradient + _MOMENTUM * mean)
+            return
+        shape = gradient.shape if gradient.ndim == 2 else (1, gradient.size)
+        values, mean, square = (
+            state[name].reshape(-1, shape[1]) for state in (self.parameters, self._means, self._squares)
+        )
+        rows = gradients.rows.get(name, np.arange(shape[0]))
         corrected = rate * np.sqrt(1 - _BETA2**self.steps) / (1 - _BETA1**self.steps)
-        for name, gradient in gradients.values.items():
-            shape = gradient.shape if gradient.ndim == 2 else (1, gradient.size)
-            values, mean, square = (
-                state[name].reshape(-1, shape[1]) for state in (self.parameters, self._means, self._squares)
-            )
-            rows = gradients.rows.get(name, np.arange(shape[0]))
-            decay = rate * self.decay if gradient.ndim == 2 and name != "embedding" else 0.0
-            flat = np.ascontiguousarray(gradient, np.float32).reshape(shape)
-            adam_step(values, rows, flat, mean, square, corrected, _BETA1, _BETA2, decay)
+        flat = np.ascontiguousarray(gradient, np.float32).reshape(shape)
+        adam_step(values, rows, flat, mean, square, corrected, _BETA1, _BETA2, decay)
+
+
+def orthogonal(matrix: Float32s) -> Float32s:
+    """The matrix with its singular values brought near one (0.6 to 1.3), but for the smallest; nought stays nought.
+
+    Five rounds of Newton and Schulz with Muon's coefficients. All are polynomials in one small Gram matrix, so that
+    the large one is multiplied twice and no more.
+    """
+    wide = matrix.shape[0] < matrix.shape[1]
+    gram = matrix @ matrix.T if wide else matrix.T @ matrix
+    size = np.sqrt(np.trace(gram)) + np.float32(1e-20)
+    gram /= size * size
+    a, b, c = (np.float32(coefficient) for coefficient in _NEWTON_SCHULZ)
+    one = np.eye(len(gram), dtype=np.float32)
+    product = one / size
+    for done in range(1, _ROUNDS + 1):
+        factor = c * (gram @ gram)
+        factor += b * gram
+        factor += a * one
+        product = factor @ product
+        if done < _ROUNDS:
+            gram = factor @ gram @ factor
+    result: Float32s = product @ matrix if wide else matrix @ product
+    return result

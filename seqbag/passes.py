@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -234,16 +235,25 @@ class LayerCounts:
             cluster_bags(self.bags, clusters, rng, threads)
 
     def update(
-        self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves, training_only: bool = False,
-        windows: list[Windows] | None = None,
-    ) -> None:  # fmt: skip
+        self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves, training_only: bool = False
+    ) -> None:
         """Count a batch: its windows into the codebooks, its examples into the bags.
 
-        training_only: leave the examples that are held out, as of images that are mirrored; windows: of each group, if
-        they were cut already.
+        training_only: leave the examples that are held out, as of images that are mirrored.
         """
-        if windows is None:
-            windows = [maps.windows(patcher) for patcher in self.patchers]
+        windows = [maps.windows(patcher) for patcher in self.patchers]
+        train, held_out = self.counting(windows, labels, held, dense)
+        train()
+        if not training_only:
+            held_out()
+
+    def counting(
+        self, windows: list[Windows], labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves
+    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        """Count the windows of a batch, as cut for each group, into the codebooks.
+
+        Returns what is left, which two threads may do at once: to count the examples trained on, and those held out.
+        """
         offsets, grid = windows[-1][1:] if windows else (np.zeros(len(labels) + 1, np.int64), None)
         codes = []
         for (cut, _, _), codebook in zip(windows, self.codebooks, strict=True):
@@ -251,13 +261,14 @@ class LayerCounts:
             self.patches += len(cut)
         segments = self.regions.segments(offsets, grid) if windows else np.empty(0, np.int32)
         table = np.stack(codes) if codes else np.empty((0, len(segments)), np.int32)
-        for bags, rows in ((self.bags, np.flatnonzero(~held)), (self.held_out, np.flatnonzero(held))):
-            if training_only and bags is self.held_out:
-                continue
+
+        def count(bags: Bags, rows: npt.NDArray[np.intp]) -> None:
             lengths = np.diff(offsets)[rows]
             starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
             sites = np.arange(starts[-1]) + np.repeat(offsets[:-1][rows] - starts[:-1], lengths)
             bags.update(np.ascontiguousarray(table[:, sites]), segments[sites], starts, labels[rows], dense[rows])
+
+        return partial(count, self.bags, np.flatnonzero(~held)), partial(count, self.held_out, np.flatnonzero(held))
 
 
 def _codes(codebook: ExactCodebook | KMeans, windows: npt.NDArray[Any]) -> Int32s:

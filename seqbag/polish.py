@@ -20,7 +20,7 @@ from seqbag.head import ACTIVATIONS, Activation, EpochReport, Schedule
 from seqbag.kernels.filters import RELU, activate, activation_gradient
 from seqbag.kernels.maps import sample_windows, spread_samples, sum_samples
 from seqbag.mapcache import MapCache
-from seqbag.optimiser import Adam, one_cycle
+from seqbag.optimiser import Optimiser, one_cycle
 from seqbag.parallel import Workers
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
@@ -96,7 +96,7 @@ class Polish:
 
         rows: how many rows that is, for the rate. Returns the accuracy on (samples of) held-out rows.
         """
-        optimiser = Adam({**self.filters.parameters, **self.classifier.parameters}, decay)
+        optimiser = Optimiser({**self.filters.parameters, **self.classifier.parameters}, decay, self.workers)
         steps = max(1, schedule.epochs * (rows // schedule.batch))
         done, accuracy = 0, float("nan")
         for epoch in range(schedule.epochs):
@@ -115,7 +115,7 @@ class Polish:
 
     def _step(
         self, block: MapCache, chosen: npt.NDArray[np.intp], class_weights: Float32s, smoothing: float,
-        optimiser: Adam, rate: float,
+        optimiser: Optimiser, rate: float,
     ) -> float:  # fmt: skip
         views = chosen * block.views + self.rng.integers(0, block.views, len(chosen))
         sums, tapes = self._forward(block, views, self.sampler.draw(len(chosen), self.rng))
@@ -127,8 +127,8 @@ class Polish:
         loss, gradient = cross_entropy(logits, target, weights)
         gradients = Gradients()
         slopes = self._slopes(self.classifier.backward(gradient, tape, gradients), sums)
-        self._backward(slopes, tapes, gradients)
-        optimiser.step(gradients, rate)
+        parts = [gradients, *self._backward(slopes, tapes)]
+        optimiser.step(parts, [1.0] * len(parts), rate)
         return loss
 
     def _right(self, block: MapCache, chosen: npt.NDArray[np.intp], batch: int = 256) -> int:
@@ -154,17 +154,15 @@ class Polish:
         """Sums (b, regions, filters of all groups), and a tape for each piece of the batch and group."""
         regions, groups = len(self.sampler.lengths), len(self.sampler.index)
         pieces = -(-len(views) // _PIECE)
-        tapes: list[_Tape | None] = [None] * (pieces * groups)
         pooled = [np.empty((len(views), regions, size), np.float32) for size in self.filters.sizes]
 
-        def work(start: int, stop: int) -> None:
-            for number in range(start, stop):
-                piece, group = divmod(number, groups)
-                part = slice(piece * _PIECE, min((piece + 1) * _PIECE, len(views)))
-                tapes[number] = self._forward_piece(block, views[part], sites[part], group, pooled[group][part])
+        def work(number: int) -> _Tape:
+            piece, group = divmod(number, groups)
+            part = slice(piece * _PIECE, min((piece + 1) * _PIECE, len(views)))
+            return self._forward_piece(block, views[part], sites[part], group, pooled[group][part])
 
-        self.workers.split(len(tapes), work)
-        return np.concatenate(pooled, axis=2), [tape for tape in tapes if tape is not None]
+        tapes = self.workers.map(range(pieces * groups), work)
+        return np.concatenate(pooled, axis=2), tapes
 
     def _forward_piece(
         self, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s, group: int, out: Float32s
@@ -178,22 +176,20 @@ class Polish:
         sum_samples(after, self.sampler.segments, self.sampler.weights, out)
         return windows, before, after
 
-    def _backward(self, slopes: Float32s, tapes: list[_Tape], into: Gradients) -> None:
+    def _backward(self, slopes: Float32s, tapes: list[_Tape]) -> list[Gradients]:
+        """Gradients of the filters, of each piece apart."""
         groups = len(self.sampler.index)
         edges = np.cumsum([0, *self.filters.sizes])
-        parts = [Gradients() for _ in tapes]
 
-        def work(start: int, stop: int) -> None:
-            for number in range(start, stop):
-                piece, group = divmod(number, groups)
-                windows, before, after = tapes[number]
-                own = slopes[piece * _PIECE : (piece + 1) * _PIECE, :, edges[group] : edges[group + 1]]
-                change = np.empty_like(after)
-                spread_samples(np.ascontiguousarray(own), self.sampler.segments, self.sampler.weights, change)
-                activation_gradient(before, after, self.activation, change)
-                self.filters.backward(group, windows, change, parts[number])
+        def work(number: int) -> Gradients:
+            piece, group = divmod(number, groups)
+            windows, before, after = tapes[number]
+            own = slopes[piece * _PIECE : (piece + 1) * _PIECE, :, edges[group] : edges[group + 1]]
+            change = np.empty_like(after)
+            spread_samples(np.ascontiguousarray(own), self.sampler.segments, self.sampler.weights, change)
+            activation_gradient(before, after, self.activation, change)
+            gradients = Gradients()
+            self.filters.backward(group, windows, change, gradients)
+            return gradients
 
-        self.workers.split(len(tapes), work)
-        for part in parts:  # in one order, whatever the number of threads
-            for name, value in part.values.items():
-                into.add(name, value)
+        return self.workers.map(range(len(tapes)), work)

@@ -25,7 +25,7 @@ from seqbag.regions import Regions
 
 BATCH = 128
 RATE = 5e-3
-SIGN_RATE = 1e-3  # filters of signs turn at random under a larger one
+SIGN_RATE = 2e-3  # filters of signs turn at random under a larger one
 Column = TextColumn | TokensColumn | ImageColumn
 _CACHE_SHARE = 0.9  # of the memory, for maps that are kept
 _BLOCK_SHARE = 0.3  # of the memory, for a block of maps that are made again each epoch

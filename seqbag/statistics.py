@@ -107,10 +107,8 @@ class ShardStatistics:
         labels = self.index.update(rows.labels, first)
         held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
         ids, none = maps.values.astype(np.int32, copy=False), np.empty((len(rows), 0), np.float16)
-        apart: list[Callable[[], None]] = [
-            partial(self.counts.update, maps, labels, held, none, windows=windows),
-            partial(self.vocabulary.update, ids, spans),
-        ]
+        train, held_out = self.counts.counting(windows, labels, held, none)
+        apart: list[Callable[[], None]] = [train, partial(self.vocabulary.update, ids, spans), held_out]
         (workers or Workers(1)).map(apart, lambda count: count())
         self.rows += len(rows)
         return maps

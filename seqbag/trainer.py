@@ -46,6 +46,7 @@ KMEANS_CODES = 1024
 _SAMPLE_ROWS = 4096
 _SAMPLE_SITES = 1 << 16  # of the sampled rows that are clustered
 _SITES = 1 << 14  # sites whose activations are held at once
+_PART_SITES = 1 << 12  # sites that a thread takes at a time
 _CACHED_ROWS = 256  # rows of a cache that go through a layer at once
 _PROJECTED = 32
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
@@ -309,8 +310,10 @@ class Trainer:
                 labels = self._labels(rows, first)
                 held = self._held(first, labels)
                 chosen = np.flatnonzero(held & drawn(first, len(rows), fraction, self.config.seed))
-                for part, maps in take(encoded, chosen).parts(_SITES):
-                    counts.update(maps, labels[chosen[part]], held[chosen[part]], self.network.halves(maps))
+                parts = take(encoded, chosen).parts(_PART_SITES)
+                done = self.workers.map([maps for _, maps in parts], self.network.halves)
+                for (part, maps), features in zip(parts, done, strict=True):
+                    counts.update(maps, labels[chosen[part]], held[chosen[part]], features)
         else:
             for labels, held, forward in self._forwarded(number, "measuring", counts, fraction):
                 for view, (features, outputs) in enumerate(forward):

@@ -107,9 +107,9 @@ def test_gradients_are_those_of_finite_differences(regions: str) -> None:
         logits, tape = trained.classifier.training_pass(trained._features(sums), ones)
         value, gradient = cross_entropy(logits, target, ones)
         gradients = Gradients()
-        trained._backward(
-            trained._slopes(trained.classifier.backward(gradient, tape, gradients), sums), tapes, gradients
-        )
+        parts = trained._backward(trained._slopes(trained.classifier.backward(gradient, tape, gradients), sums), tapes)
+        for name in trained.filters.parameters:
+            gradients.values |= Gradients.sum(parts, [1.0] * len(parts), name).values
         return value, gradients
 
     _, gradients = loss()
