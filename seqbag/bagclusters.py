@@ -54,10 +54,10 @@ def _two_levels(
     order = np.argsort(cell, kind="stable")
     owners = np.empty(len(points), np.int64)
     used, left, members_left = 0, clusters, len(points)
-    for members in np.split(order, np.searchsorted(cell[order], np.arange(1, cells))):
-        if len(members) == 0:
-            continue
-        share = max(1, min(len(members), left * len(members) // members_left))
+    groups = [group for group in np.split(order, np.searchsorted(cell[order], np.arange(1, cells))) if len(group)]
+    for number, members in enumerate(groups, 1):
+        spare = left - (len(groups) - number)  # each cell that follows needs one
+        share = max(1, min(len(members), spare, left * len(members) // members_left))
         owners[members] = used + cluster(points[members], weights[members], share, rng, _ROUNDS, threads)
         used, left, members_left = used + share, left - share, members_left - len(members)
     return owners

@@ -91,8 +91,8 @@ class TrainConfig:
             if getattr(self, name) is not None and not 0 <= getattr(self, name) < 1:
                 option = name.replace("_", "-")
                 raise UsageError(f"{option} is {getattr(self, name)}: it must be at least 0 and below 1")
-        if self.memory < 200 * 10**6:
-            raise UsageError(f"memory is {self.memory / 1e6:.0f} MB: the process alone needs 200 MB")
+        if self.memory < 600 * 10**6:
+            raise UsageError(f"memory is {self.memory / 1e6:.0f} MB: the process alone takes 600 MB")
 
     @classmethod
     def for_kind(cls, kind: InputKind, **chosen: Any) -> Self:

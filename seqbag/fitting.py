@@ -87,7 +87,9 @@ class Fitter:
         if refit:
             head.calibrate(counts.bags, counts.bags.size, self.rng)
             schedule = Schedule.for_rows(counts.bags.visits, self.config.epochs)
-            if not clustered:
+            if clustered:
+                schedule = replace(schedule, epochs=2 * schedule.epochs)
+            else:
                 schedule = Schedule(max(1, schedule.epochs // 2), schedule.batch, schedule.rate / 4)
             self._run(head, counts, schedule, task, self.progress)
             head.calibrate(counts.bags, counts.bags.size, self.rng)
@@ -108,7 +110,8 @@ class Fitter:
             schedule = replace(schedule, rate=schedule.rate / _GENTLY)
         else:
             schedule = replace(schedule, epochs=-(-schedule.epochs // 4))
-        self._run(head, counts, schedule, task, self.progress)
+        # Muon learns thousands of features that stay by heart: 0.8376 instead of 0.8513 on 50,000 images.
+        self._run(head, counts, schedule, task, self.progress, muon=False)
         head.calibrate(counts.bags, counts.bags.size, self.rng)
         return made, self._measured(head, counts)
 
@@ -117,14 +120,16 @@ class Fitter:
         self.confusion = head.confusion(counts.held_out)
         return float(np.trace(self.confusion)) / counts.held_out.rows if counts.held_out.rows else float("nan")
 
-    def _run(self, head: Head, counts: LayerCounts, schedule: Schedule, task: str, progress: Progress) -> None:
+    def _run(
+        self, head: Head, counts: LayerCounts, schedule: Schedule, task: str, progress: Progress, muon: bool = True
+    ) -> None:
         def report(epoch: EpochReport) -> None:
             progress.advance(1, f"loss {epoch.loss:.4f}, held-out accuracy {epoch.accuracy:.4f}")
 
         progress.begin(task, schedule.epochs, "epochs")
         head.fit(
             counts.bags, counts.held_out, schedule, self.rng, self.class_weights(counts.bags, head.classifier.classes),
-            self.config.smoothing_for(counts.bags.visits), self.config.decay, report,
+            self.config.smoothing_for(counts.bags.visits), self.config.decay, report, muon,
         )  # fmt: skip
         progress.end()
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import pairwise
 from types import TracebackType
-from typing import Self, TypeVar, cast
+from typing import Self, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,20 +33,22 @@ class Workers:
 
     def map(self, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
         """What work makes of each item, in their order; each thread takes the next item when it is free."""
-        done: list[Result | None] = [None] * len(items)
-        left = iter(range(len(items)))
+        return self.start(items, work)()
 
-        def some() -> None:
-            for at in left:
-                done[at] = work(items[at])
+    def start(self, items: Sequence[Item], work: Callable[[Item], Result]) -> Callable[[], list[Result]]:
+        """Let threads that are free, and have nothing started before, begin with the items.
 
-        helpers = min(self.threads, len(items)) - 1
-        futures = [self._pool.submit(some) for _ in range(helpers)] if self._pool is not None else []
-        some()
-        for future in futures:
-            if not future.cancel():  # else it is still behind other work, and nothing is left for it
-                future.result()
-        return cast(list[Result], done)
+        The function returned gives the results in order; it does itself what no thread has begun with.
+        """
+        if self._pool is None:
+            return lambda: [work(item) for item in items]
+        futures = [self._pool.submit(work, item) for item in items]
+
+        def finish() -> list[Result]:
+            own = {at: work(items[at]) for at, future in enumerate(futures) if future.cancel()}
+            return [own[at] if at in own else future.result() for at, future in enumerate(futures)]
+
+        return finish
 
     def ahead(self, items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
         """Each item with what work makes of it, in order; the next is worked on while the caller uses this one.

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from seqbag import bagclusters
 from seqbag.bagclusters import cluster_bags
 from seqbag.bags import Bags
 from seqbag.errors import UsageError
@@ -218,6 +219,24 @@ def test_bag_clusters_hold_like_bags_of_one_class():
     assert np.all(np.diff(pointers) == 1), "no cluster mixes kinds that share no window"
     for bag in range(bags.size):
         assert np.all(bags.codes[bags.pointers[bag] : bags.pointers[bag + 1]] // 20 == classes[bag])
+
+
+@pytest.mark.parametrize("clusters", [3, 11, 14, 20, 37, 64])
+@pytest.mark.parametrize("seed", range(4))
+def test_clusters_of_one_stretch_are_not_those_of_the_next(clusters, seed, monkeypatch):
+    monkeypatch.setattr(bagclusters, "_STRETCH", 400)
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 9, 1200)
+    kinds = np.minimum(rng.geometric(0.3, 1200), 9)  # many of a few kinds, few of many: small cells beside large ones
+    codes = np.repeat(kinds, lengths) * 20 + rng.integers(0, 20, lengths.sum())
+    bags = Bags(1, 1)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    bags.update(codes[None].astype(np.int32), np.zeros(lengths.sum(), np.int32), offsets, kinds.astype(np.int32))
+    cluster_bags(bags, clusters, rng)
+    pointers, _, counts = bags.label_counts()
+    assert bags.size <= clusters
+    assert bags.rows == counts.sum() == 1200
+    assert np.all(np.diff(pointers) > 0), "each bag has labels"
 
 
 @settings(deadline=None, max_examples=50)

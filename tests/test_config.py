@@ -31,7 +31,7 @@ from seqbag.errors import ModelError, UsageError
         ({"smoothing": -0.1}, "smoothing is -0.1: it must be at least 0 and below 1"),
         ({"valid_fraction": 1.0}, "valid-fraction is 1.0: it must be at least 0 and below 1"),
         ({"valid_fraction": float("nan")}, "valid-fraction is nan: it must be at least 0 and below 1"),
-        ({"memory": 10**8}, "memory is 100 MB: the process alone needs 200 MB"),
+        ({"memory": 5 * 10**8}, "memory is 500 MB: the process alone takes 600 MB"),
     ],
 )
 def test_refused(values, message):

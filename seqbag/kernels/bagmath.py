@@ -64,6 +64,43 @@ def select_bags(pointers: Any, codes: Any, counts: Any, spans: int, chosen: Any)
 
 
 @njit(cache=True, nogil=True)
+def count_visits(visits: Any) -> Any:
+    """The distinct bags among visits (v,) int32, rising, and how often each is visited: (b,) int64 both."""
+    rising = np.sort(visits)
+    chosen, times = np.empty(len(visits), np.int64), np.empty(len(visits), np.int64)
+    known = 0
+    for at in range(len(rising)):
+        if at == 0 or rising[at] != rising[at - 1]:
+            chosen[known] = rising[at]
+            times[known] = 0
+            known += 1
+        times[known - 1] += 1
+    return chosen[:known], times[:known]
+
+
+@njit(cache=True, nogil=True)
+def label_targets(
+    chosen: Any, pointers: Any, classes: Any, counts: Any, rows: Any, class_weights: Any, smoothing: float, out: Any
+) -> None:
+    """out[i] = the smoothed label distribution of bag chosen[i], each class's share times its weight.
+
+    pointers, classes, counts: labels as rows of a sparse matrix; rows: (bags,) their sums; class_weights: (classes,)
+    float32; out: (b, classes) float32.
+    """
+    for i in range(len(chosen)):
+        bag = chosen[i]
+        out[i] = 0
+        total = np.float32(0)
+        for node in range(pointers[bag], pointers[bag + 1]):
+            share = np.float32(counts[node] / rows[bag]) * class_weights[classes[node]]
+            out[i, classes[node]] = share * np.float32(1 - smoothing)
+            total += share
+        even = total * np.float32(smoothing / out.shape[1])
+        for c in range(out.shape[1]):
+            out[i, c] += even
+
+
+@njit(cache=True, nogil=True)
 def sketch_bags(pointers: Any, codes: Any, counts: Any, spans: int, out: Any) -> None:
     """out[b] = sum over the entries of bag b of log(1 + count) * random signs of (span, code), to length 1.
 
