@@ -35,7 +35,7 @@ STAGES = (
     ("seqbag/features.py", "head: pooled features"),
     ("Classifier.", "head: classifier"),
     ("seqbag/classifier.py", "head: classifier"),
-    ("seqbag/optimiser.py", "head: Adam"),
+    ("seqbag/optimiser.py", "head: optimiser"),
     ("seqbag/layer.py", "measuring: forward pass"),
     ("seqbag/network.py", "measuring: forward pass"),
     ("seqbag/metrics.py", "measuring: forward pass"),

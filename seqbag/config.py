@@ -14,7 +14,7 @@ from seqbag.tokens import TOKENIZERS, Tokenizer
 _IMAGE_DEFAULTS: dict[str, Any] = {
     "layers": 3,
     "windows": (3,),
-    "filters": (256, 384, 512),
+    "filters": (256, 320, 448),
     "regions": "grid:3",
     "hidden": 256,
     "polish": 16,

@@ -90,3 +90,46 @@ def test_work_ahead_fails_where_its_item_is_due(threads):
         assert [next(results), next(results)] == [(1, 1), (2, 0)]
         with pytest.raises(ZeroDivisionError):
             next(results)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_started_work_is_done_once_and_in_order(threads):
+    calls, lock = [], threading.Lock()
+
+    def work(item):
+        with lock:
+            calls.append(item)
+        return item + 1
+
+    with Workers(threads) as workers:
+        first = workers.start(range(20), work)
+        second = workers.start(range(100, 105), work)
+        assert first() == list(range(1, 21))
+        assert second() == list(range(101, 106))
+    assert sorted(calls) == [*range(20), *range(100, 105)]
+
+
+def test_what_is_started_first_is_begun_first():
+    order, lock, busy = [], threading.Lock(), threading.Event()
+
+    def work(item):
+        busy.wait(10)
+        with lock:
+            order.append(item)
+
+    with Workers(2) as workers:
+        first = workers.start(["a", "b"], work)
+        second = workers.start(["c"], work)
+        busy.set()
+        first()
+        assert set(order) >= {"a", "b"}
+        second()
+    assert sorted(order) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_fails_after_it_was_started_is_raised_where_it_is_asked_for(threads):
+    with Workers(threads) as workers:
+        finish = workers.start([1, 0], lambda item: 1 // item)
+        with pytest.raises(ZeroDivisionError):
+            finish()
