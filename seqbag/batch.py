@@ -17,6 +17,13 @@ Float32s: TypeAlias = npt.NDArray[np.float32]
 InputKind = Literal["text", "tokens", "image"]
 
 
+def ragged_take(offsets: Int64s, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArray[np.intp], Int64s]:
+    """Where the elements of ragged rows lie, row i at offsets[i] .. offsets[i + 1]; and the offsets of those taken."""
+    lengths = np.diff(offsets)[rows]
+    taken = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return np.arange(taken[-1]) + np.repeat(offsets[:-1][rows] - taken[:-1], lengths), taken
+
+
 @dataclass(frozen=True, slots=True)
 class TextColumn:
     """n strings in Arrow's layout: string i is `data[offsets[i]:offsets[i + 1]]`, UTF-8.
@@ -30,6 +37,11 @@ class TextColumn:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def take(self, rows: npt.NDArray[np.intp]) -> TextColumn:
+        """The strings named by rows, in that order."""
+        index, offsets = ragged_take(self.offsets, rows)
+        return TextColumn(self.data[index], offsets)
+
 
 @dataclass(frozen=True, slots=True)
 class TokensColumn:
@@ -41,6 +53,11 @@ class TokensColumn:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def take(self, rows: npt.NDArray[np.intp]) -> TokensColumn:
+        """The lists named by rows, in that order."""
+        index, offsets = ragged_take(self.offsets, rows)
+        return TokensColumn(self.tokens.take(index), offsets)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageColumn:
@@ -50,6 +67,10 @@ class ImageColumn:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def take(self, rows: npt.NDArray[np.intp]) -> ImageColumn:
+        """The images named by rows, in that order."""
+        return ImageColumn(self.pixels[rows])
 
 
 @dataclass(frozen=True, slots=True)

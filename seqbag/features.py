@@ -12,6 +12,7 @@ import numpy as np
 
 from seqbag.batch import Float32s
 from seqbag.kernels.filters import SIGN
+from seqbag.kernels.logarithm import log_features
 from seqbag.regions import Regions
 
 
@@ -28,10 +29,10 @@ def pooled_features(sums: Float32s, lengths: Float32s, means: bool = False) -> F
     n, regions, filters = sums.shape
     if means:
         values = sums / np.maximum(lengths, 1)[:, :, None]
-    else:
-        values = np.log1p(np.abs(sums))
-        np.copysign(values, sums, out=values)
-    return np.concatenate([values.reshape(n, regions * filters), np.log1p(lengths)], axis=1)
+        return np.concatenate([values.reshape(n, regions * filters), np.log1p(lengths)], axis=1)
+    features = np.empty((n, regions * (filters + 1)), np.float32)
+    log_features(sums.reshape(n, regions * filters), np.ascontiguousarray(lengths), features)
+    return features
 
 
 def pooled_gradient(gradient: Float32s, sums: Float32s, lengths: Float32s | None = None) -> Float32s:
@@ -40,6 +41,9 @@ def pooled_gradient(gradient: Float32s, sums: Float32s, lengths: Float32s | None
     lengths: given where the features are means.
     """
     regions = sums.shape[1]
-    by = 1 + np.abs(sums) if lengths is None else np.maximum(lengths, 1)[:, :, None]
-    slope: Float32s = gradient[:, :-regions].reshape(sums.shape) / by
-    return slope
+    pooled: Float32s = gradient[:, :-regions].astype(np.float32).reshape(sums.shape)
+    if lengths is not None:
+        pooled /= np.maximum(lengths, 1)[:, :, None]
+    else:
+        pooled /= np.float32(1) + np.abs(sums)
+    return pooled

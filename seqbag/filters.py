@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from seqbag.batch import Float32s, Int32s
-from seqbag.kernels.filters import add_rows, scatter_rows
+from seqbag.kernels.filters import RELU, activate, add_bias, add_rows, scatter_rows
 
 Parameters = dict[str, Float32s]
 
@@ -62,14 +62,28 @@ class Filters(Protocol):
 
     parameters: Parameters
 
-    def forward(self, group: int, windows: npt.NDArray[np.generic]) -> Float32s:
-        """(u, ...) windows of group to (u, filters) values before the activation."""
+    def prepare(self, windows: list[npt.NDArray[Any]]) -> Any:
+        """What the two below take: all that can be made of a batch's windows (u, ...) of each group beforehand."""
 
-    def backward(self, group: int, windows: npt.NDArray[np.generic], gradient: Float32s, into: Gradients) -> None:
-        """Add to `into` the gradients of the parameters, from the gradient (u, filters) of what `forward` gave."""
+    def forward(self, prepared: Any, relu: bool) -> list[Float32s]:
+        """Of each group (u, filters) values before the activation, or after it if that is a relu."""
+
+    def backward(self, prepared: Any, gradients: list[Float32s], into: Gradients) -> None:
+        """Add to `into` the gradients of the parameters, from those (u, filters) of what `forward` gave."""
 
     def frozen(self, group: int) -> tuple[Float32s, Float32s]:
         """Weights (inputs, filters) and bias (filters,) that act on the layer's input as it is."""
+
+
+def activations(filters: Filters, prepared: Any, activation: int) -> list[tuple[Float32s, Float32s]]:
+    """Of each group (u, filters) values before and after the activation; of a relu, twice those after, which do."""
+    values = filters.forward(prepared, activation == RELU)
+    if activation == RELU:
+        return [(after, after) for after in values]
+    pairs = [(before, before.copy()) for before in values]
+    for _, after in pairs:
+        activate(after, activation)
+    return pairs
 
 
 class TokenFilters:
@@ -85,6 +99,8 @@ class TokenFilters:
         quantise: bool = False,
     ) -> None:  # fmt: skip
         self.dims, self.widths, self.quantise = dims, widths, quantise
+        self._filters = filters
+        self._first = np.cumsum([0, *widths[:-1]]).tolist()  # of the places of each group's windows among all
         self.parameters: Parameters = {"embedding": rng.standard_normal((tokens, dims), np.float32)}
         self.parameters["embedding"][:2] = 0
         for group, width in enumerate(widths):
@@ -92,26 +108,40 @@ class TokenFilters:
             self.parameters[f"filters.{group}"] /= np.float32(np.sqrt(width * dims))
             self.parameters[f"bias.{group}"] = np.zeros(filters, np.float32)
 
-    def forward(self, group: int, windows: npt.NDArray[np.generic]) -> Float32s:
-        rows, local = self._compact(windows)
-        embedding, weights = self.embedding(rows), self.weights(group)
-        tables = np.stack([embedding @ block for block in np.split(weights, self.widths[group])])  # (width, rows, F)
-        bias = self.parameters[f"bias.{group}"]
-        out = np.empty((len(windows), len(bias)), np.float32)
-        add_rows(tables, local, bias, 0, out)
-        return out
+    def prepare(self, windows: list[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.intp], list[Int32s]]:
+        """The distinct tokens of all windows, rising, and the windows in numbers of those."""
+        used = np.zeros(len(self.parameters["embedding"]), np.bool_)
+        for own in windows:
+            used[own] = True
+        rows = np.flatnonzero(used)
+        number = np.empty(len(used), np.int32)
+        number[rows] = np.arange(len(rows), dtype=np.int32)
+        return rows, [number[own] for own in windows]
 
-    def backward(self, group: int, windows: npt.NDArray[np.generic], gradient: Float32s, into: Gradients) -> None:
-        rows, local = self._compact(windows)
-        width = self.widths[group]
-        tables = np.zeros((width, len(rows), gradient.shape[1]), np.float32)
-        scatter_rows(gradient, local, tables)
-        embedding, weights = self.embedding(rows), np.split(self.weights(group), width)
-        into.values[f"filters.{group}"] = np.concatenate([embedding.T @ table for table in tables])
-        into.values[f"bias.{group}"] = gradient.sum(0)
-        change = np.zeros((len(rows), self.dims), np.float32)
-        for table, block in zip(tables, weights, strict=True):
-            change += table @ block.T
+    def forward(self, prepared: tuple[npt.NDArray[np.intp], list[Int32s]], relu: bool) -> list[Float32s]:
+        rows, windows = prepared
+        tables = (self.embedding(rows) @ self._places()).reshape(len(rows), sum(self.widths), self._filters)
+        values = []
+        for group, (own, place) in enumerate(zip(windows, self._first, strict=True)):
+            bias = self.parameters[f"bias.{group}"]
+            values.append(np.empty((len(own), len(bias)), np.float32))
+            add_rows(tables, own, bias, relu, place, 0, values[-1])
+        return values
+
+    def backward(
+        self, prepared: tuple[npt.NDArray[np.intp], list[Int32s]], gradients: list[Float32s], into: Gradients
+    ) -> None:
+        rows, windows = prepared
+        filters, places = self._filters, sum(self.widths)
+        tables = np.zeros((len(rows), places, filters), np.float32)
+        for own, place, gradient in zip(windows, self._first, gradients, strict=True):
+            scatter_rows(gradient, own, place, tables)
+        flat = tables.reshape(len(rows), places * filters)
+        blocks = (self.embedding(rows).T @ flat).reshape(self.dims, places, filters).transpose(1, 0, 2)
+        for group, (width, place) in enumerate(zip(self.widths, self._first, strict=True)):
+            into.values[f"filters.{group}"] = blocks[place : place + width].reshape(width * self.dims, filters)
+            into.values[f"bias.{group}"] = tables[:, place].sum(0)  # each window's gradient is there once
+        change = flat @ self._places().T
         change[rows < 2] = 0
         into.add("embedding", change, rows)
 
@@ -128,14 +158,10 @@ class TokenFilters:
         values = self.parameters[f"filters.{group}"]
         return ternary(values) if self.quantise else values
 
-    def _compact(self, windows: npt.NDArray[np.generic]) -> tuple[npt.NDArray[np.intp], Int32s]:
-        """The distinct tokens of the windows, and the windows in numbers of those."""
-        tokens = np.zeros(len(self.parameters["embedding"]), np.bool_)
-        tokens[windows] = True
-        rows = np.flatnonzero(tokens)
-        number = np.empty(len(tokens), np.int32)
-        number[rows] = np.arange(len(rows), dtype=np.int32)
-        return rows, number[windows]
+    def _places(self) -> Float32s:
+        """(dims, places * F): the filters of all groups, place by place of their windows."""
+        groups = [places_aside(self.weights(group), width) for group, width in enumerate(self.widths)]
+        return np.concatenate(groups, axis=1)
 
 
 @dataclass(frozen=True)
@@ -180,14 +206,20 @@ class VectorFilters:
             self.parameters[f"filters.{group}"] /= np.float32(np.sqrt(size))
             self.parameters[f"bias.{group}"] = np.zeros(filters, np.float32)
 
-    def forward(self, group: int, windows: npt.NDArray[np.generic]) -> Float32s:
-        product: Float32s = windows.astype(np.float32, copy=False) @ self.weights(group)
-        product += self.parameters[f"bias.{group}"]
-        return product
+    def prepare(self, windows: list[npt.NDArray[Any]]) -> list[Float32s]:
+        return [own.astype(np.float32, copy=False) for own in windows]
 
-    def backward(self, group: int, windows: npt.NDArray[np.generic], gradient: Float32s, into: Gradients) -> None:
-        into.values[f"filters.{group}"] = windows.astype(np.float32, copy=False).T @ gradient
-        into.values[f"bias.{group}"] = gradient.sum(0)
+    def forward(self, prepared: list[Float32s], relu: bool) -> list[Float32s]:
+        values = []
+        for group, windows in enumerate(prepared):
+            values.append(windows @ self.weights(group))
+            add_bias(values[-1], self.parameters[f"bias.{group}"], relu)
+        return values
+
+    def backward(self, prepared: list[Float32s], gradients: list[Float32s], into: Gradients) -> None:
+        for group, (windows, gradient) in enumerate(zip(prepared, gradients, strict=True)):
+            into.values[f"filters.{group}"] = windows.T @ gradient
+            into.values[f"bias.{group}"] = gradient.sum(0)
 
     def frozen(self, group: int) -> tuple[Float32s, Float32s]:
         standardiser = self.inputs[group]
@@ -209,6 +241,18 @@ class VectorFilters:
         """(window * channels, F) as the forward pass uses them."""
         values = self.parameters[f"filters.{group}"]
         return ternary(values) if self.quantise else values
+
+
+def token_tables(embedding: Float32s, weights: Float32s, width: int) -> Float32s:
+    """(tokens, width, F): an embedding (tokens, dims) times filters (width * dims, F), place by place of the window."""
+    product: Float32s = embedding @ places_aside(weights, width)
+    return product.reshape(len(embedding), width, weights.shape[1])
+
+
+def places_aside(weights: Float32s, width: int) -> Float32s:
+    """Filters (width * dims, F) as (dims, width * F), the places of the window side by side."""
+    dims, filters = len(weights) // width, weights.shape[1]
+    return weights.reshape(width, dims, filters).transpose(1, 0, 2).reshape(dims, width * filters)
 
 
 def ternary(weights: Float32s) -> Float32s:

@@ -18,9 +18,9 @@ from seqbag.bags import Bags, Halves
 from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.classifier import Classifier, Tape, cross_entropy
 from seqbag.features import pooled_features, pooled_gradient, takes_means
-from seqbag.filters import Filters, Gradients
+from seqbag.filters import Filters, Gradients, activations
 from seqbag.kernels.bagmath import count_visits, label_targets
-from seqbag.kernels.filters import RELU, SIGN, TANH, activate, activation_gradient, gather_bags, sum_rows
+from seqbag.kernels.filters import RELU, SIGN, TANH, activation_gradient, gather_bags, sum_rows
 from seqbag.optimiser import Optimiser, one_cycle
 from seqbag.parallel import Workers
 from seqbag.regions import Regions
@@ -167,19 +167,19 @@ class Head:
         return _Piece(len(visits), target, weight, self._gather(bags, chosen))
 
     def _gather(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> _Gathered:
-        groups, lengths = [], np.empty((len(chosen), 0), np.float32)
+        groups, distinct, lengths = [], [], np.empty((len(chosen), 0), np.float32)
         for group, windows in enumerate(self.windows):
             by_segment, local, counts, known, by_code, segment_of, count_of = gather_bags(
                 bags.pointers, bags.codes, bags.counts, chosen, bags.spans, group * bags.regions, bags.regions,
                 self._scratch.slots[group], self._scratch.unique[group],
             )  # fmt: skip
-            distinct = windows.take(self._scratch.unique[group][:known], 0)
-            groups.append(_Group(distinct, by_segment, local, counts, by_code, segment_of, count_of))
+            distinct.append(windows.take(self._scratch.unique[group][:known], 0))
+            groups.append(_Group(by_segment, local, counts, by_code, segment_of, count_of))
             if group == 0:
                 totals = np.concatenate([[0], np.cumsum(counts, dtype=np.float64)])
                 lengths = np.diff(totals[by_segment]).astype(np.float32).reshape(len(chosen), bags.regions)
         nested = self.regions.nest(lengths[:, :, None])[:, :, 0] if groups else lengths
-        return _Gathered(bags.dense[chosen], groups, nested)
+        return _Gathered(bags.dense[chosen], groups, self.filters.prepare(distinct), nested)
 
     def _gradients(self, piece: _Piece) -> tuple[float, Gradients, Tape]:
         """Mean loss and gradients of a piece, and the statistics of its features."""
@@ -195,15 +195,11 @@ class Head:
         dense = gathered.dense.astype(np.float32)
         if not gathered.groups:  # a classifier on the layers below alone
             return dense, np.empty((len(dense), 0, 0), np.float32), []
-        pooled, tapes = [], []
-        for number, group in enumerate(gathered.groups):
-            before = self.filters.forward(number, group.distinct)
-            after = before if self.activation == RELU else before.copy()
-            activate(after, self.activation)
+        pooled, tapes = [], activations(self.filters, gathered.windows, self.activation)
+        for group, (_, after) in zip(gathered.groups, tapes, strict=True):
             out = np.empty((len(group.by_segment) - 1, after.shape[1]), np.float32)
             sum_rows(group.by_segment, group.local, group.counts, after, out)
             pooled.append(out.reshape(len(dense), -1, after.shape[1]))
-            tapes.append((before, after))
         sums = self.regions.nest(np.concatenate(pooled, axis=2))
         pooled_part = pooled_features(sums, gathered.lengths, self._means)
         return np.concatenate([dense, pooled_part], axis=1), sums, tapes
@@ -216,20 +212,19 @@ class Head:
             return
         own_part = gradient[:, gathered.dense.shape[1] :]
         slopes = self.regions.nest_gradient(pooled_gradient(own_part, sums, gathered.lengths if self._means else None))
-        edges = np.cumsum([0] + [after.shape[1] for _, after in tapes])
+        edges, changes = np.cumsum([0] + [after.shape[1] for _, after in tapes]), []
         for number, (group, (before, after)) in enumerate(zip(gathered.groups, tapes, strict=True)):
             own = np.ascontiguousarray(slopes[:, :, edges[number] : edges[number + 1]]).reshape(-1, after.shape[1])
-            change = np.empty_like(after)
-            sum_rows(group.by_code, group.segment_of, group.count_of, own, change)
-            activation_gradient(before, after, self.activation, change)
-            self.filters.backward(number, group.distinct, change, into)
+            changes.append(np.empty_like(after))
+            sum_rows(group.by_code, group.segment_of, group.count_of, own, changes[-1])
+            activation_gradient(before, after, self.activation, changes[-1])
+        self.filters.backward(gathered.windows, changes, into)
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Entries of one group of some bags, as `gather_bags` gives them. distinct: the windows they are of, by number."""
+    """Entries of one group of some bags, as `gather_bags` gives them."""
 
-    distinct: npt.NDArray[Any]
     by_segment: Int32s
     local: Int32s
     counts: Float32s
@@ -240,10 +235,15 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class _Gathered:
-    """Bags (b) as filters take them. dense: (b, d) float16, features of layers below; lengths: (b, nested regions)."""
+    """Bags (b) as filters take them.
+
+    dense: (b, d) float16, features of layers below; windows: the distinct ones of each group as the filters prepared
+    them; lengths: (b, nested regions).
+    """
 
     dense: Halves
     groups: list[_Group]
+    windows: Any
     lengths: Float32s
 
 

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag.batch import Float32s, Int32s, Int64s
+from seqbag.filters import token_tables
 from seqbag.head import ACTIVATIONS, Activation
-from seqbag.kernels.filters import SIGN, activate, add_rows, sum_rows
+from seqbag.kernels.filters import SIGN, activate, add_bias, add_rows, sum_rows
 from seqbag.kernels.maps import pool_max, pool_mean
 from seqbag.patches import Patcher, gather
 from seqbag.regions import Regions
@@ -88,10 +89,10 @@ class Layer:
 
     @cached_property
     def tables(self) -> tuple[Float32s, ...]:
-        """Per group (width, tokens, F): what each token adds at each place of the window."""
+        """Per group (tokens, width, F): what each token adds at each place of the window."""
         assert self.embedding is not None
         return tuple(
-            np.stack([self.embedding @ block for block in np.split(weights, patcher.window[0])])
+            token_tables(self.embedding, weights, patcher.window[0])
             for patcher, weights in zip(self.patchers, self.weights, strict=True)
         )
 
@@ -105,25 +106,30 @@ class Layer:
                 values = np.empty((len(windows), self.channels), np.float32)
             self._apply(group, windows, values, first)
             first += len(self.biases[group])
-        activate(values, ACTIVATIONS[self.activation])
+        self._activate(values)
         return Maps(values, offsets, grid)
 
     def activations(self, group: int, windows: npt.NDArray[np.generic]) -> Float32s:
         """Activations (m, F) float32 of a group's windows (m, window * channels), or (m, width) rows of tokens."""
         values = np.empty((len(windows), len(self.biases[group])), np.float32)
         self._apply(group, windows, values, 0)
-        activate(values, ACTIVATIONS[self.activation])
+        self._activate(values)
         return values
 
     def _apply(self, group: int, windows: npt.NDArray[np.generic], values: Float32s, first: int) -> None:
-        """Fill the columns of values from `first` on with a group's filters applied to its windows."""
-        bias = self.biases[group]
+        """Fill the columns of values from `first` on with a group's filters, and relu, applied to its windows."""
+        bias, relu = self.biases[group], self.activation == "relu"
         if self.embedding is None:
             own = values[:, first : first + len(bias)]
             np.matmul(windows.astype(np.float32, copy=False), self.weights[group], out=own)
-            own += bias
+            add_bias(own, bias, relu)
         else:
-            add_rows(self.tables[group], windows, bias, first, values)
+            add_rows(self.tables[group], windows, bias, relu, 0, first, values)
+
+    def _activate(self, values: Float32s) -> None:
+        """Apply an activation that `_apply` has not."""
+        if self.activation != "relu":
+            activate(values, ACTIVATIONS[self.activation])
 
     def next_input(self, maps: Maps) -> Maps:
         """Activations as the next layer takes them: pooled, and signs as -1 and +1, so that they are a bit each."""

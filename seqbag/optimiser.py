@@ -80,14 +80,15 @@ def orthogonal(matrix: Float32s) -> Float32s:
     gram = matrix @ matrix.T if wide else matrix.T @ matrix
     size = np.sqrt(np.trace(gram)) + np.float32(1e-20)
     gram /= size * size
+    diagonal = slice(None, None, len(gram) + 1)
     a, b, c = (np.float32(coefficient) for coefficient in _NEWTON_SCHULZ)
-    one = np.eye(len(gram), dtype=np.float32)
-    product = one / size
+    product = np.empty(0, np.float32)
     for done in range(1, _ROUNDS + 1):
-        factor = c * (gram @ gram)
-        factor += b * gram
-        factor += a * one
-        product = factor @ product
+        inner = c * gram
+        inner.reshape(-1)[diagonal] += b
+        factor = gram @ inner
+        factor.reshape(-1)[diagonal] += a
+        product = factor @ product if done > 1 else factor / size
         if done < _ROUNDS:
             gram = factor @ gram @ factor
     result: Float32s = product @ matrix if wide else matrix @ product

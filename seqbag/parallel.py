@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -18,18 +17,6 @@ class Workers:
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
-
-    def split(self, total: int, work: Callable[[int, int], None], grain: int = 1) -> None:
-        """Call work(start, stop) on ranges that cover 0 .. total, one a thread, each a multiple of `grain` long."""
-        if self._pool is None or total <= grain:
-            work(0, total)
-            return
-        parts = min(self.threads, -(-total // grain))
-        edges = [min(total, -(-total * part // parts // grain) * grain) for part in range(parts)] + [total]
-        futures = [self._pool.submit(work, start, stop) for start, stop in pairwise(edges[1:])]
-        work(edges[0], edges[1])
-        for future in futures:
-            future.result()
 
     def map(self, items: Sequence[Item], work: Callable[[Item], Result]) -> list[Result]:
         """What work makes of each item, in their order; each thread takes the next item when it is free."""
@@ -49,6 +36,19 @@ class Workers:
             return [own[at] if at in own else future.result() for at, future in enumerate(futures)]
 
         return finish
+
+    def each(self, items: Sequence[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
+        """As `map`, one by one: other threads go on with later items while the caller uses a result."""
+        if self._pool is None:
+            yield from map(work, items)
+            return
+        futures, own, free = [self._pool.submit(work, item) for item in items], {}, 0
+        for at, future in enumerate(futures):
+            while at not in own and not future.done() and free < len(futures):
+                if free >= at and futures[free].cancel():
+                    own[free] = work(items[free])
+                free += 1
+            yield own.pop(at) if at in own else future.result()
 
     def ahead(self, items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
         """Each item with what work makes of it, in order; the next is worked on while the caller uses this one.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from seqbag.bagclusters import cluster_bags
 from seqbag.bags import Bags, Halves
-from seqbag.batch import Int32s, Int64s, LabelColumn, Rows, Source
+from seqbag.batch import Int32s, Int64s, LabelColumn, Rows, Source, ragged_take
 from seqbag.checkpoint import prefixed, under
 from seqbag.codebook import ExactCodebook
 from seqbag.errors import DataError
@@ -139,9 +139,7 @@ class RowSample:
 
 def take(maps: Maps, rows: npt.NDArray[np.intp]) -> Maps:
     """The examples named by rows, in that order."""
-    lengths = np.diff(maps.offsets)[rows]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    sites = np.arange(offsets[-1]) + np.repeat(maps.offsets[:-1][rows] - offsets[:-1], lengths)
+    sites, offsets = ragged_take(maps.offsets, rows)
     return Maps(maps.values[sites], offsets, maps.grid)
 
 
@@ -263,9 +261,7 @@ class LayerCounts:
         table = np.stack(codes) if codes else np.empty((0, len(segments)), np.int32)
 
         def count(bags: Bags, rows: npt.NDArray[np.intp]) -> None:
-            lengths = np.diff(offsets)[rows]
-            starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-            sites = np.arange(starts[-1]) + np.repeat(offsets[:-1][rows] - starts[:-1], lengths)
+            sites, starts = ragged_take(offsets, rows)
             bags.update(np.ascontiguousarray(table[:, sites]), segments[sites], starts, labels[rows], dense[rows])
 
         return partial(count, self.bags, np.flatnonzero(~held)), partial(count, self.held_out, np.flatnonzero(held))

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from seqbag.batch import Float32s, Int32s
 from seqbag.classifier import Classifier, cross_entropy
 from seqbag.features import pooled_features, pooled_gradient, takes_means
-from seqbag.filters import Gradients, VectorFilters
+from seqbag.filters import Gradients, VectorFilters, activations
 from seqbag.head import ACTIVATIONS, Activation, EpochReport, Schedule
-from seqbag.kernels.filters import RELU, activate, activation_gradient
+from seqbag.kernels.filters import RELU, activation_gradient
 from seqbag.kernels.maps import sample_windows, spread_samples, sum_samples
 from seqbag.mapcache import MapCache
 from seqbag.optimiser import Optimiser, one_cycle
@@ -28,7 +28,8 @@ from seqbag.regions import Regions
 _PIECE = 32  # examples a thread takes at a time
 _TEST_ROWS = 4096  # held-out rows, at most, for the accuracy shown after an epoch
 Blocks = Callable[[int], Iterable[MapCache]]
-_Tape = tuple[Float32s, Float32s, Float32s]  # windows (b * m, d), values before and after the activation (b * m, F)
+# Of each group, windows (b * m, d), and values before and after the activation (b * m, F).
+_Tape = tuple[list[Float32s], list[tuple[Float32s, Float32s]]]
 
 
 class Sampler:
@@ -151,45 +152,37 @@ class Polish:
         return np.broadcast_to(self.sampler.lengths, sums.shape[:2])
 
     def _forward(self, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s) -> tuple[Float32s, list[_Tape]]:
-        """Sums (b, regions, filters of all groups), and a tape for each piece of the batch and group."""
-        regions, groups = len(self.sampler.lengths), len(self.sampler.index)
-        pieces = -(-len(views) // _PIECE)
-        pooled = [np.empty((len(views), regions, size), np.float32) for size in self.filters.sizes]
+        """Sums (b, regions, filters of all groups), and a tape for each piece of the batch."""
+        starts = range(0, len(views), _PIECE)
+        parts = [slice(start, start + _PIECE) for start in starts]
+        done = self.workers.map(parts, lambda part: self._forward_piece(block, views[part], sites[part]))
+        return np.concatenate([sums for sums, _ in done]), [tape for _, tape in done]
 
-        def work(number: int) -> _Tape:
-            piece, group = divmod(number, groups)
-            part = slice(piece * _PIECE, min((piece + 1) * _PIECE, len(views)))
-            return self._forward_piece(block, views[part], sites[part], group, pooled[group][part])
-
-        tapes = self.workers.map(range(pieces * groups), work)
-        return np.concatenate(pooled, axis=2), tapes
-
-    def _forward_piece(
-        self, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s, group: int, out: Float32s
-    ) -> _Tape:
-        inputs = self.filters.inputs[group]
-        windows = np.empty((sites.size, len(inputs.mean)), np.float32)
-        sample_windows(block.halves, views, sites, self.sampler.index[group], inputs.mean, inputs.scale, windows)
-        before = self.filters.forward(group, windows)
-        after = before if self.activation == RELU else before.copy()
-        activate(after, self.activation)
-        sum_samples(after, self.sampler.segments, self.sampler.weights, out)
-        return windows, before, after
+    def _forward_piece(self, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s) -> tuple[Float32s, _Tape]:
+        windows, pooled = [], []
+        for inputs, index in zip(self.filters.inputs, self.sampler.index, strict=True):
+            windows.append(np.empty((sites.size, len(inputs.mean)), np.float32))
+            sample_windows(block.halves, views, sites, index, inputs.mean, inputs.scale, windows[-1])
+        values = activations(self.filters, windows, self.activation)
+        for _, after in values:
+            pooled.append(np.empty((len(views), len(self.sampler.lengths), after.shape[1]), np.float32))
+            sum_samples(after, self.sampler.segments, self.sampler.weights, pooled[-1])
+        return np.concatenate(pooled, axis=2), (windows, values)
 
     def _backward(self, slopes: Float32s, tapes: list[_Tape]) -> list[Gradients]:
         """Gradients of the filters, of each piece apart."""
-        groups = len(self.sampler.index)
         edges = np.cumsum([0, *self.filters.sizes])
 
         def work(number: int) -> Gradients:
-            piece, group = divmod(number, groups)
-            windows, before, after = tapes[number]
-            own = slopes[piece * _PIECE : (piece + 1) * _PIECE, :, edges[group] : edges[group + 1]]
-            change = np.empty_like(after)
-            spread_samples(np.ascontiguousarray(own), self.sampler.segments, self.sampler.weights, change)
-            activation_gradient(before, after, self.activation, change)
+            windows, values = tapes[number]
+            own, changes = slopes[number * _PIECE : (number + 1) * _PIECE], []
+            for group, (before, after) in enumerate(values):
+                change, part = np.empty_like(after), own[:, :, edges[group] : edges[group + 1]]
+                spread_samples(np.ascontiguousarray(part), self.sampler.segments, self.sampler.weights, change)
+                activation_gradient(before, after, self.activation, change)
+                changes.append(change)
             gradients = Gradients()
-            self.filters.backward(group, windows, change, gradients)
+            self.filters.backward(windows, changes, gradients)
             return gradients
 
         return self.workers.map(range(len(tapes)), work)

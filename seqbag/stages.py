@@ -54,10 +54,10 @@ class _TokenFilters:
 
     def __init__(self, patcher: Patcher, table: Float32s, bias: Float32s) -> None:
         self.patcher = patcher
-        width, tokens, filters = table.shape
+        tokens, width, filters = table.shape
         self.words = padded(filters) // WORD
         self._table = np.zeros((width * tokens, self.words * WORD), np.int16)
-        self._table[:, :filters] = table.reshape(-1, filters)
+        self._table[:, :filters] = table.transpose(1, 0, 2).reshape(-1, filters)
         self._thresholds = np.full(self.words * WORD, np.iinfo(np.int16).max, np.int16)
         self._thresholds[:filters] = np.floor(-bias)
         self._tokens = tokens

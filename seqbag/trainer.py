@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from seqbag.layer import Maps, embed
 from seqbag.mapcache import MapCache
 from seqbag.network import Network
 from seqbag.parallel import Workers
-from seqbag.passes import ClassIndex, LayerCounts, RowSample, drawn, hold_out, stream, take
+from seqbag.passes import ClassIndex, LayerCounts, RowSample, drawn, hold_out, stream
 from seqbag.patches import Patcher
 from seqbag.polishing import Polisher, views
 from seqbag.progress import Progress, Silent
@@ -125,12 +126,15 @@ class Trainer:
 
     def _count_tokens(self) -> LayerCounts:
         """First pass: classes, vocabulary, row sample, and the exact counts of the first layer."""
-        assert self.shard is not None
-        counts = self.shard.counts
-        for first, rows, prepared in self._pass(0, "layer 1: counting windows", counts, self.shard.prepare):
-            self.sample.update(self.shard.update(rows, first, prepared, self.workers), first)
+        shard = self.shard
+        assert shard is not None
+        counts = shard.counts
+        for first, rows, prepared in self._pass(
+            0, "layer 1: counting windows", counts, lambda first, rows: shard.prepare(rows)
+        ):
+            self.sample.update(shard.update(rows, first, prepared, self.workers), first)
             self.rows += len(rows)
-        self.network.classes, self.rare, self.network.lookup = self.shard.settle(self.source.describe())
+        self.network.classes, self.rare, self.network.lookup = shard.settle(self.source.describe())
         self.trained.explain(counts)
         self.progress.note(f"{listed(self.network.classes)}; {counts.held_out.rows:,} of {self.rows:,} rows held out")
         return counts
@@ -200,54 +204,62 @@ class Trainer:
         self.network.layers = layers
 
     def _forwarded(
-        self, number: int, task: str, counts: LayerCounts, fraction: float = 1.0
+        self, number: int, task: str, counts: LayerCounts, fraction: float = 1.0, held_alone: bool = False
     ) -> Iterator[tuple[Int32s, npt.NDArray[np.bool_], list[tuple[Halves, Maps]]]]:
         """A fraction of the rows, part by part: labels, which are held out, and what the network makes of each view.
 
-        From the cache of the newest layer's input if there is one, else from the source.
+        From the cache of the newest layer's input if there is one, else from the source; of that, with held_alone,
+        only rows that are held out.
         """
         kept, self.kept = self.kept, None
         last = number == self.config.layers
         if kept is None:
             resumable = number > 0 and self.polisher is None
-            for first, batch, encoded in self._pass(number, task, counts, self._encode, resumable):
+            encode = partial(self._encode, fraction=fraction, held_alone=held_alone)
+            for first, batch, (chosen, encoded) in self._pass(number, task, counts, encode, resumable):
                 labels = self._labels(batch, first)
-                chosen = np.flatnonzero(drawn(first, len(batch), fraction, self.config.seed))
                 held, labels = self._held(first, labels)[chosen], labels[chosen]
-                inputs = [take(view, chosen).parts(self._most(_SITES)) for view in encoded]
+                inputs = [view.parts(self._most(_PART_SITES if last else _SITES)) for view in encoded]
                 most = len(inputs[0]) if last else self.config.threads  # maps are large, features alone are not
                 for start in range(0, len(inputs[0]), max(1, most)):
-                    several = slice(start, start + most)
-                    done = self._forward([maps for view in inputs for _, maps in view[several]], 0, last)
-                    for at, (rows, _) in enumerate(inputs[0][several]):
-                        yield labels[rows], held[rows], done[at :: len(inputs[0][several])]
+                    parts = list(zip(*[view[start : start + most] for view in inputs], strict=True))
+                    done = self._forward([maps for part in parts for _, maps in part], 0, last)
+                    for (rows, _), *others in parts:
+                        yield labels[rows], held[rows], list(islice(done, 1 + len(others)))
             return
         self.progress.begin(task, kept.rows, "rows")
         for part in np.array_split(np.arange(kept.rows), -(-kept.rows // _CACHED_ROWS)):
             pieces = np.array_split(part, self.config.threads)
-            inputs_kept = [kept.maps(piece, view) for view in range(kept.views) for piece in pieces]
+            inputs_kept = [kept.maps(piece, view) for piece in pieces for view in range(kept.views)]
             done = self._forward(inputs_kept, len(self.network.layers) - 1, last)
-            for at, piece in enumerate(pieces):
+            for piece in pieces:
                 forward = [
                     (np.concatenate([kept.features[piece * kept.views + view], features], axis=1), maps)
-                    for view, (features, maps) in enumerate(done[at :: len(pieces)])
+                    for view, (features, maps) in enumerate(islice(done, kept.views))
                 ]
                 yield kept.labels[piece], kept.held[piece], forward
             self.progress.advance(len(part))
         self.progress.end()
 
-    def _encode(self, rows: Rows) -> list[Maps]:
-        """The first layer's input, in each view."""
-        return [self.network.encode(column) for column in views(rows.input, self.config.flips)]
+    def _encode(
+        self, first: int, rows: Rows, fraction: float, held_alone: bool
+    ) -> tuple[npt.NDArray[np.intp], list[Maps]]:
+        """Which rows of a batch are drawn, and the first layer's input made of those, in each view."""
+        taken = drawn(first, len(rows), fraction, self.config.seed)
+        if held_alone:
+            taken &= hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
+        chosen = np.flatnonzero(taken)
+        column = rows.input if taken.all() else rows.input.take(chosen)
+        return chosen, [self.network.encode(view) for view in views(column, self.config.flips)]
 
-    def _forward(self, inputs: list[Maps], first: int, last: bool) -> list[tuple[Halves, Maps]]:
+    def _forward(self, inputs: list[Maps], first: int, last: bool) -> Iterator[tuple[Halves, Maps]]:
         """What the layers from `first` on make of several maps, shared between the threads.
 
         last: features alone, and no examples of maps, as nothing comes after.
         """
         if last:
-            return self.workers.map(inputs, lambda maps: (self.network.halves(maps, first), maps.part(0, 0)))
-        return self.workers.map(inputs, lambda maps: self.network.forward(maps, first))
+            return self.workers.each(inputs, lambda maps: (self.network.halves(maps, first), maps.part(0, 0)))
+        return self.workers.each(inputs, lambda maps: self.network.forward(maps, first))
 
     def _counting(self) -> bool:
         """Whether a layer of vectors is trained on counts, if only to start with."""
@@ -305,19 +317,9 @@ class Trainer:
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
         number, fraction = self.config.layers, min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
         bags.reserve(int(fraction * self.rows * (1 + self.config.flips)))
-        if self.exact:
-            for first, rows, (encoded,) in self._pass(number, "measuring", counts, self._encode):
-                labels = self._labels(rows, first)
-                held = self._held(first, labels)
-                chosen = np.flatnonzero(held & drawn(first, len(rows), fraction, self.config.seed))
-                parts = take(encoded, chosen).parts(_PART_SITES)
-                done = self.workers.map([maps for _, maps in parts], self.network.halves)
-                for (part, maps), features in zip(parts, done, strict=True):
-                    counts.update(maps, labels[chosen[part]], held[chosen[part]], features)
-        else:
-            for labels, held, forward in self._forwarded(number, "measuring", counts, fraction):
-                for view, (features, outputs) in enumerate(forward):
-                    counts.update(outputs, labels, held, features, training_only=view > 0)
+        for labels, held, forward in self._forwarded(number, "measuring", counts, fraction, held_alone=self.exact):
+            for view, (features, outputs) in enumerate(forward):
+                counts.update(outputs, labels, held, features, training_only=view > 0)
         self._calibrate(counts, refit=not self.exact)
 
     def _calibrate(self, counts: LayerCounts, refit: bool = True) -> None:
@@ -348,7 +350,7 @@ class Trainer:
         return self.index.order()[1][labels]
 
     def _pass(
-        self, number: int, task: str, counts: LayerCounts, prepare: Callable[[Rows], Any] = len, resumable: bool = True
+        self, number: int, task: str, counts: LayerCounts, prepare: Callable[[int, Rows], Any], resumable: bool = True
     ) -> Iterator[tuple[int, Rows, Any]]:
         """The rows of pass `number` that are still to be counted, with the bags kept in budget and checkpoints made.
 
@@ -357,7 +359,7 @@ class Trainer:
         """
         done, read = resuming.take_up_counts(self, number, counts), 0
         batches = stream(self.source, self.progress, task)
-        for (first, rows), prepared in self.workers.ahead(batches, lambda batch: prepare(batch[1])):
+        for (first, rows), prepared in self.workers.ahead(batches, lambda batch: prepare(*batch)):
             read = first + len(rows)
             if first < done:
                 continue

@@ -25,9 +25,9 @@ def test_token_filters_forward(quantise):
     embedding, weights = filters.parameters["embedding"], filters.parameters["filters.1"]
     if quantise:
         embedding, weights = np.sign(embedding), naive.ternary(weights)
-    windows = windows_of(20, 3)
+    windows, prepared = windows_of(20, 3), filters.prepare([windows_of(20, 1), windows_of(20, 3)])
     expected = embedding[windows].reshape(20, -1).astype(np.float64) @ weights + filters.parameters["bias.1"]
-    np.testing.assert_allclose(filters.forward(1, windows), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(filters.forward(prepared, relu=False)[1], expected, rtol=1e-4, atol=1e-5)
     for given, used in zip(filters.frozen(1), (weights, filters.parameters["bias.1"]), strict=True):
         np.testing.assert_allclose(given, used, rtol=1e-5)
 
@@ -35,14 +35,15 @@ def test_token_filters_forward(quantise):
 def test_token_filters_backward_is_the_adjoint_and_joins_the_groups():
     filters, into = token_filters(), Gradients()
     total = np.zeros((7, 4))
-    for group, width in enumerate((1, 3)):
-        windows, pull = windows_of(9, width, 6), windows_of(9, 5, 9, seed=3).astype(np.float32) - 4
-        filters.backward(group, windows, pull, into)
+    windows = [windows_of(9, 1, 6), windows_of(11, 3, 6)]
+    pulls = [windows_of(len(own), 5, 9, seed=3).astype(np.float32) - 4 for own in windows]
+    filters.backward(filters.prepare(windows), pulls, into)
+    for group, (own, pull) in enumerate(zip(windows, pulls, strict=True)):
         weights = filters.parameters[f"filters.{group}"]
-        inputs = filters.parameters["embedding"][windows].reshape(9, -1)
+        inputs = filters.parameters["embedding"][own].reshape(len(own), -1)
         np.testing.assert_allclose(into.values[f"filters.{group}"], inputs.T @ pull, rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(into.values[f"bias.{group}"], pull.sum(0))
-        np.add.at(total, windows, (pull @ weights.T).reshape(9, width, 4))
+        np.add.at(total, own, (pull @ weights.T).reshape(len(own), -1, 4))
     total[:2] = 0  # neither padding nor unknown tokens are learned
     dense = np.zeros((7, 4))
     dense[into.rows["embedding"]] = into.values["embedding"]
@@ -52,11 +53,13 @@ def test_token_filters_backward_is_the_adjoint_and_joins_the_groups():
 def test_quantised_filters_pass_gradients_straight_through():
     quantised, plain = token_filters(quantise=True), token_filters()
     plain.parameters["embedding"] = np.sign(quantised.parameters["embedding"])
-    plain.parameters["filters.1"] = ternary(quantised.parameters["filters.1"])
-    windows, pull = windows_of(9, 3), np.random.default_rng(2).standard_normal((9, 5), np.float32)
+    for name in ("filters.0", "filters.1"):
+        plain.parameters[name] = ternary(quantised.parameters[name])
+    windows = quantised.prepare([windows_of(9, 1), windows_of(9, 3)])
+    pulls = list(np.random.default_rng(2).standard_normal((2, 9, 5), np.float32))
     ours, theirs = Gradients(), Gradients()
-    quantised.backward(1, windows, pull, ours)
-    plain.backward(1, windows, pull, theirs)
+    quantised.backward(windows, pulls, ours)
+    plain.backward(windows, pulls, theirs)
     for name, value in theirs.values.items():
         np.testing.assert_array_equal(ours.values[name], value)
 
@@ -68,10 +71,10 @@ def test_vector_filters_act_on_raw_input_once_frozen():
     filters = VectorFilters([standardiser], 5, rng)
     filters.parameters["bias.0"][:] = rng.standard_normal(5)
     weights, bias = filters.frozen(0)
-    values = filters.forward(0, standardiser(raw))
+    values = filters.forward([standardiser(raw)], relu=False)[0]
     np.testing.assert_allclose(values, raw @ weights + bias, rtol=1e-4, atol=1e-4)
     pull, into = rng.standard_normal((40, 5)).astype(np.float32), Gradients()
-    filters.backward(0, standardiser(raw), pull, into)
+    filters.backward([standardiser(raw)], [pull], into)
     np.testing.assert_allclose(into.values["filters.0"], standardiser(raw).T @ pull, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(into.values["bias.0"], pull.sum(0), rtol=1e-4, atol=1e-4)
 

@@ -1,7 +1,7 @@
 """Work split over threads."""
 
 import threading
-from itertools import pairwise
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -10,45 +10,40 @@ from hypothesis import strategies as st
 from seqbag.parallel import Workers
 
 
-@settings(deadline=None, max_examples=60)
-@given(st.integers(1, 5), st.integers(0, 700), st.integers(1, 300))
-def test_split_covers_the_range_once_in_whole_grains(threads, total, grain):
-    ranges, lock = [], threading.Lock()
-
-    def work(start, stop):
-        with lock:
-            ranges.append((start, stop))
-
-    with Workers(threads) as workers:
-        workers.split(total, work, grain)
-    ranges.sort()
-    assert len(ranges) <= threads
-    assert ranges[0][0] == 0
-    assert ranges[-1][1] == total
-    for (_, stop), (start, _) in pairwise(ranges):
-        assert stop == start
-        assert start % grain == 0 or start == total
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("failing", [0, 5])
-def test_what_fails_in_any_thread_is_raised(threads, failing):
-    def work(start, stop):
-        if start <= failing < stop:
-            raise ValueError(f"at {failing}")
-
-    with Workers(threads) as workers, pytest.raises(ValueError, match=f"at {failing}"):
-        workers.split(10, work)
-
-
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_map_keeps_the_order_and_raises_what_fails(threads):
+@pytest.mark.parametrize("method", [Workers.map, Workers.each])
+def test_map_and_each_keep_the_order_and_raise_what_fails(threads, method):
     with Workers(threads) as workers:
-        assert workers.map(range(50), lambda item: item * item) == [item * item for item in range(50)]
-        assert workers.map([], str) == []
+        assert list(method(workers, range(50), lambda item: item * item)) == [item * item for item in range(50)]
+        assert list(method(workers, [], str)) == []
         for failing in (0, 49):
             with pytest.raises(ZeroDivisionError):
-                workers.map(range(50), lambda item, failing=failing: 1 // (item - failing))
+                list(method(workers, range(50), lambda item, failing=failing: 1 // (item - failing)))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 4))
+def test_each_does_every_item_once_whichever_is_slow(naps, threads):
+    done, lock = [], threading.Lock()
+
+    def work(item):
+        time.sleep(item[1] / 10_000)
+        with lock:
+            done.append(item[0])
+        return item[0]
+
+    with Workers(threads) as workers:
+        assert list(workers.each(list(enumerate(naps)), work)) == list(range(len(naps)))
+    assert sorted(done) == list(range(len(naps)))
+
+
+def test_each_gives_a_result_while_other_threads_go_on():
+    going_on = threading.Event()
+    with Workers(2) as workers:
+        results = workers.each(range(2), lambda item: going_on.set() if item else None)
+        next(results)
+        assert going_on.wait(10)
+        list(results)
 
 
 def test_map_does_not_wait_for_other_work():
@@ -71,7 +66,7 @@ def test_map_does_not_wait_for_other_work():
 def test_the_threads_end_with_the_block():
     before = threading.active_count()
     with Workers(3) as workers:
-        workers.split(9, lambda start, stop: None)
+        workers.map(range(9), str)
         assert threading.active_count() > before
     assert threading.active_count() == before
 

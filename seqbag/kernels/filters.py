@@ -63,10 +63,10 @@ def gather_bags(
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def add_rows(tables: Any, tokens: Any, bias: Any, first: int, out: Any) -> None:
-    """out[v] = bias + sum over p of tables[p, tokens[v, p]]: a convolution by look-up.
+def add_rows(tables: Any, tokens: Any, bias: Any, relu: bool, place: int, first: int, out: Any) -> None:
+    """out[v] = bias + sum over p of tables[tokens[v, p], place + p]: a convolution by look-up; with relu, at least 0.
 
-    tables: (width, tokens, filters) float32; tokens: (m, width) int32; out: (m, at least first + filters), of which
+    tables: (tokens, places, filters) float32; tokens: (m, width) int32; out: (m, at least first + filters), of which
     the columns from `first` on are filled.
     """
     for v in range(len(tokens)):
@@ -74,18 +74,34 @@ def add_rows(tables: Any, tokens: Any, bias: Any, first: int, out: Any) -> None:
         for f in range(len(own)):
             own[f] = bias[f]
         for p in range(tokens.shape[1]):
-            more = tables[p, tokens[v, p]]
+            more = tables[tokens[v, p], place + p]
             for f in range(len(own)):
                 own[f] += more[f]
+        if relu:  # while the row is in the cache
+            for f in range(len(own)):
+                own[f] = max(own[f], np.float32(0))
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def scatter_rows(gradient: Any, tokens: Any, tables: Any) -> None:
-    """Adjoint of `add_rows`: add gradient[v] to tables[p, tokens[v, p]]."""
+def add_bias(values: Any, bias: Any, relu: bool) -> None:
+    """Add bias (filters,) to each row of values (m, filters); with relu, cut it at 0."""
+    for v in range(len(values)):
+        own = values[v]
+        if relu:
+            for f in range(len(own)):
+                own[f] = max(own[f] + bias[f], np.float32(0))
+        else:
+            for f in range(len(own)):
+                own[f] += bias[f]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def scatter_rows(gradient: Any, tokens: Any, place: int, tables: Any) -> None:
+    """Adjoint of `add_rows`: add gradient[v] to tables[tokens[v, p], place + p]."""
     for v in range(len(tokens)):
         more = gradient[v]
         for p in range(tokens.shape[1]):
-            own = tables[p, tokens[v, p]]
+            own = tables[tokens[v, p], place + p]
             for f in range(len(own)):
                 own[f] += more[f]
 
