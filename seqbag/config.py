@@ -17,10 +17,10 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "filters": (256, 320, 448),
     "regions": "grid:3",
     "hidden": 256,
-    "polish": 16,
+    "polish": 32,
     "flips": True,
     "shift": 1,
-    "samples": 16,
+    "samples": 9,
     "smoothing": 0.1,
     "memory": 75 * 10**8,
 }
