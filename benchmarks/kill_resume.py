@@ -21,7 +21,9 @@ from pathlib import Path
 
 SEQBAG = str(Path(sys.executable).with_name("seqbag"))
 GENERATOR = Path(__file__).parents[1] / "examples" / "generate_logs.py"
-SETTINGS = ("--layers", "2", "--epochs", "1", "--filters", "16", "--threads", "1", "--checkpoint-every", "0")
+SETTINGS = (
+    "--layers", "2", "--epochs", "1", "--filters", "16", "--threads", "1", "--checkpoint-every", "0", "--recency",
+)  # fmt: skip
 
 
 @dataclass

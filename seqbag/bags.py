@@ -80,32 +80,35 @@ class Bags:
         return int(8 * self.pointers[-1] + per_bag * self.size + 16 * self._nodes)
 
     def update(
-        self, codes: Int32s, segments: Int32s, offsets: Int64s, labels: Int32s, dense: Halves | None = None
-    ) -> None:
+        self, codes: Int32s, segments: Int32s, offsets: Int64s, labels: Int32s, dense: Halves | None = None,
+        times: Int64s | None = None,
+    ) -> None:  # fmt: skip
         """Count n examples.
 
         codes: (groups, sites); segments: (sites,) in 0 .. regions - 1; offsets: (n + 1,) from 0; labels: (n,) class
-        indexes; dense: (n, d) float16.
+        indexes; dense: (n, d) float16; times: (n,), how often each example counts, once by default.
         """
         n = len(labels)
         if n == 0:
             return
         if dense is None:
             dense = np.empty((n, 0), np.float16)
+        if times is None:
+            times = np.ones(n, np.int64)
         if codes.shape[0] != self.groups or dense.shape != (n, self.width):
             raise UsageError(f"{codes.shape[0]} groups and {dense.shape} features do not fit these bags")
         bags = self._add(codes, segments, offsets, np.ascontiguousarray(dense).view(np.uint16))
         self._nodes = add_labels(
             bags,
             labels,
-            np.ones(n, np.int64),
+            times,
             self._heads,
             self._classes,
             self._label_counts,
             self._following,
             self._nodes,
         )
-        self.rows += n
+        self.rows += int(times.sum())
 
     def label_counts(self) -> tuple[Int64s, Int32s, Int64s]:
         """Labels as rows of a sparse matrix: pointers (size + 1,), classes and counts (nodes,)."""
@@ -122,6 +125,20 @@ class Bags:
     def relabel(self, numbers: Int32s) -> None:
         """Rename the classes: class c becomes numbers[c]."""
         self._classes[: self._nodes] = numbers[self._classes[: self._nodes]]
+
+    def weigh(self, weights: Int64s) -> None:
+        """Forget the strata of labels told apart by `recency`, whose rows count weights (strata,) times each.
+
+        Bags without weight are dropped.
+        """
+        pointers, labels, counts = self.label_counts()
+        times = weights[labels % len(weights)]
+        owners = np.repeat(np.arange(self.size), np.diff(pointers))[times > 0]
+        kept = np.unique(owners)
+        if len(kept) < self.size:
+            self._keep(kept)
+            owners = np.searchsorted(kept, owners)
+        self._set_labels(owners, labels[times > 0] // len(weights), (counts * times)[times > 0])
 
     def weights(self) -> Int64s:
         """(size,) int64: the rows each bag stands for."""

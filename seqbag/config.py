@@ -34,8 +34,9 @@ class TrainConfig:
     distinct windows kept (exact, first layer) and centroids (k-means, later layers), None for the defaults; regions:
     None to choose on held-out rows; epochs: None to choose by the number of rows; memory: bytes; dims: of a token's
     embedding; hidden: units in each classifier; smoothing: of labels, None for 5 % on few rows, falling to nothing on
-    many; balance: classes weigh frequency ** -balance; bag_clusters: clusters of bags to train on, None for the bags
-    themselves as long as they fit the memory.
+    many; balance: classes weigh frequency ** -balance; recency: whether newer rows weigh more, None to choose by what
+    predicts the newest rows better; bag_clusters: clusters of bags to train on, None for the bags themselves as long as
+    they fit the memory.
 
     For images: polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
     flips: rows are seen mirrored too; shift: sites they are moved by, at most.
@@ -55,6 +56,7 @@ class TrainConfig:
     smoothing: float | None = None
     decay: float = 0.0
     balance: float = 0.0
+    recency: bool | None = None
     polish: int = 0
     samples: int = 32
     flips: bool = False

@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.bags import Halves
 from seqbag.batch import ImageColumn, Int32s
 from seqbag.layer import Maps
+from seqbag.passes import Forwarded
 
 
 class MapCache:
@@ -50,17 +50,16 @@ class MapCache:
         """Memory that it takes once it is full."""
         return self._halves.nbytes + self.features.nbytes
 
-    def update(
-        self, views: list[Maps], labels: Int32s, held: npt.NDArray[np.bool_], features: list[Halves] | None = None
-    ) -> None:
-        """Add examples: their maps in each view, and features in each view."""
-        stop = self.rows + len(labels)
-        for view, halves in enumerate(features or []):
-            self.features[self.rows * self.views + view : stop * self.views : self.views] = halves
-        for view, maps in enumerate(views):
-            values = maps.values.reshape(len(labels), *self._halves.shape[1:]).astype(np.float16).view(np.uint16)
-            self._halves[self.rows * self.views + view : stop * self.views : self.views] = values
-        self._labels[self.rows : stop], self._held[self.rows : stop] = labels, held
+    def update(self, part: Forwarded) -> None:
+        """Add examples: their maps and, if there is room for any, features in each view."""
+        stop = self.rows + len(part.labels)
+        for view, (features, maps) in enumerate(part.views):
+            own = slice(self.rows * self.views + view, stop * self.views, self.views)
+            if self.features.shape[1]:
+                self.features[own] = features
+            values = maps.values.reshape(len(part.labels), *self._halves.shape[1:]).astype(np.float16).view(np.uint16)
+            self._halves[own] = values
+        self._labels[self.rows : stop], self._held[self.rows : stop] = part.labels, part.held
         self.rows = stop
 
     def maps(self, examples: npt.NDArray[np.intp], view: int = 0) -> Maps:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from seqbag.kmeans import KMeans
 from seqbag.layer import Maps
 from seqbag.patches import Patcher
 from seqbag.progress import Progress
+from seqbag.recency import STRATA
 from seqbag.regions import Regions
 from seqbag.spill import Part, Spill
 
@@ -150,6 +151,19 @@ def concatenate(parts: list[Maps]) -> Maps:
     return Maps(np.concatenate([part.values for part in parts]), offsets, parts[0].grid)
 
 
+class Forwarded(NamedTuple):
+    """Some examples (n) as they leave the frozen layers.
+
+    labels: (n,) int32; held: (n,) which are held out; times: (n,) int64 how often each counts, None for once; views: of
+    each view, the pooled features and the input of the next layer.
+    """
+
+    labels: Int32s
+    held: npt.NDArray[np.bool_]
+    times: Int64s | None
+    views: list[tuple[Halves, Maps]]
+
+
 @dataclass
 class LayerCounts:
     """The statistics of one layer's pass: codebooks, bags to train on, held-out bags.
@@ -171,13 +185,15 @@ class LayerCounts:
     def train_rare(self, classes: int) -> npt.NDArray[np.bool_]:
         """Train on all rows of classes that have fewer than two rows outside those held out. Returns those classes.
 
+        Of labels told apart by stratum.
+
         A random tenth would take away the only row of some classes, which then could not be learned at all.
         """
         _, labels, counts = self.bags.label_counts()
-        rare = np.bincount(labels, counts, minlength=classes) < _KEPT_ROWS
+        rare = np.bincount(labels // STRATA, counts, minlength=classes) < _KEPT_ROWS
         if self.held_out.size and rare.any():
             same = [np.arange(len(book.counts), dtype=np.int32) for book in self.codebooks]
-            self.bags.merge(self.held_out.split(rare), same)
+            self.bags.merge(self.held_out.split(np.repeat(rare, STRATA)), same)
         return rare
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -233,21 +249,29 @@ class LayerCounts:
             cluster_bags(self.bags, clusters, rng, threads)
 
     def update(
-        self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves, training_only: bool = False
-    ) -> None:
+        self, maps: Maps, labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves, training_only: bool = False,
+        times: Int64s | None = None,
+    ) -> None:  # fmt: skip
         """Count a batch: its windows into the codebooks, its examples into the bags.
 
-        training_only: leave the examples that are held out, as of images that are mirrored.
+        training_only: leave the examples that are held out, as of images that are mirrored; times: (n,), how often
+        each of the examples that are not counts.
         """
         windows = [maps.windows(patcher) for patcher in self.patchers]
-        train, held_out = self.counting(windows, labels, held, dense)
+        train, held_out = self.counting(windows, labels, held, dense, times)
         train()
         if not training_only:
             held_out()
 
+    def update_views(self, part: Forwarded) -> None:
+        """Count examples in each of their views; those held out as they are, in the first alone."""
+        for view, (features, outputs) in enumerate(part.views):
+            self.update(outputs, part.labels, part.held, features, view > 0, part.times)
+
     def counting(
-        self, windows: list[Windows], labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves
-    ) -> tuple[Callable[[], None], Callable[[], None]]:
+        self, windows: list[Windows], labels: Int32s, held: npt.NDArray[np.bool_], dense: Halves,
+        times: Int64s | None = None,
+    ) -> tuple[Callable[[], None], Callable[[], None]]:  # fmt: skip
         """Count the windows of a batch, as cut for each group, into the codebooks.
 
         Returns what is left, which two threads may do at once: to count the examples trained on, and those held out.
@@ -260,11 +284,13 @@ class LayerCounts:
         segments = self.regions.segments(offsets, grid) if windows else np.empty(0, np.int32)
         table = np.stack(codes) if codes else np.empty((0, len(segments)), np.int32)
 
-        def count(bags: Bags, rows: npt.NDArray[np.intp]) -> None:
+        def count(bags: Bags, rows: npt.NDArray[np.intp], times: Int64s | None) -> None:
             sites, starts = ragged_take(offsets, rows)
-            bags.update(np.ascontiguousarray(table[:, sites]), segments[sites], starts, labels[rows], dense[rows])
+            cut, many = np.ascontiguousarray(table[:, sites]), None if times is None else times[rows]
+            bags.update(cut, segments[sites], starts, labels[rows], dense[rows], many)
 
-        return partial(count, self.bags, np.flatnonzero(~held)), partial(count, self.held_out, np.flatnonzero(held))
+        train, held_out = np.flatnonzero(~held), np.flatnonzero(held)
+        return partial(count, self.bags, train, times), partial(count, self.held_out, held_out, None)
 
 
 def _codes(codebook: ExactCodebook | KMeans, windows: npt.NDArray[Any]) -> Int32s:

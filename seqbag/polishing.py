@@ -17,7 +17,7 @@ from seqbag.layer import Layer, Maps
 from seqbag.mapcache import MapCache, mirrored
 from seqbag.network import Network
 from seqbag.parallel import Workers
-from seqbag.passes import hold_out, stream
+from seqbag.passes import Forwarded, hold_out, stream
 from seqbag.patches import Patcher
 from seqbag.polish import Blocks, Polish, Sampler
 from seqbag.progress import Progress, Silent
@@ -101,12 +101,13 @@ class Polisher:
         for first, rows in stream(self.source, Silent(), ""):
             assert isinstance(rows.input, ImageColumn)
             column = mirrored(rows.input) if self.config.flips and epoch % 2 else rows.input
-            maps = self.network.forward(self.network.encode(column))[1]
+            features, maps = self.network.forward(self.network.encode(column))
             held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
             labels = self.labels(rows, first)
             for start, stop in _pieces(block.rows if block else 0, len(rows), size):
                 block = block or MapCache(size, 1, self.grid, self.channels)
-                block.update([maps.part(start, stop)], labels[start:stop], held[start:stop])
+                view = features[start:stop], maps.part(start, stop)
+                block.update(Forwarded(labels[start:stop], held[start:stop], None, [view]))
                 if block.rows == size:
                     yield block
                     block = None

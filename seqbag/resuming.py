@@ -27,8 +27,8 @@ def state(run: Trainer, checkpoint: Checkpoint, number: int, done: int = 0, coun
         "pass": number, "done": done, "rows": run.rows, "exact": run.exact, "counting": counts is not None,
         "spilled": counts.spill.state() if counts is not None and counts.spill is not None else [],
         "numbers": list(run.index.numbers), "rng": run.rng.bit_generator.state,
-        "rare": np.flatnonzero(run.rare).tolist(), "reports": [asdict(report) for report in run.reports],
-        "network": network,
+        "rare": np.flatnonzero(run.rare).tolist(), "times": run.times.tolist(),
+        "reports": [asdict(report) for report in run.reports], "network": network,
     }  # fmt: skip
     arrays = prefixed("vocabulary", run.vocabulary.arrays()) | prefixed("sample", run.sample.arrays())
     for group, windows in enumerate(run.trained.windows):
@@ -54,6 +54,7 @@ def take_up(run: Trainer) -> int:
             network = load(run.checkpoint.read_network(values["pass"], values["network"])).network
             for name in ("classes", "layers", "classifier", "lookup", "shape"):
                 setattr(run.network, name, getattr(network, name))
+            run.times = np.array(values["times"], np.int64)
             run.rare = np.isin(np.arange(len(network.classes)), values["rare"])
             groups = sum(name.startswith("windows.") for name in arrays)
             run.trained.windows = [arrays[f"windows.{group}"] for group in range(groups)]

@@ -34,6 +34,7 @@ from seqbag.parallel import Workers
 from seqbag.passes import ClassIndex, LayerCounts, Windows, hold_out, stream
 from seqbag.patches import Patcher
 from seqbag.progress import Progress, Silent
+from seqbag.recency import STRATA, by_stratum
 from seqbag.regions import Regions
 from seqbag.spill import Spill
 from seqbag.store import FORMAT, read_tensors, write_atomically
@@ -107,7 +108,7 @@ class ShardStatistics:
         labels = self.index.update(rows.labels, first)
         held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
         ids, none = maps.values.astype(np.int32, copy=False), np.empty((len(rows), 0), np.float16)
-        train, held_out = self.counts.counting(windows, labels, held, none)
+        train, held_out = self.counts.counting(windows, by_stratum(labels, first), held, none)
         apart: list[Callable[[], None]] = [train, partial(self.vocabulary.update, ids, spans), held_out]
         (workers or Workers(1)).map(apart, lambda count: count())
         self.rows += len(rows)
@@ -129,7 +130,7 @@ class ShardStatistics:
             (self.counts.held_out, other.counts.held_out),
         ):
             named = copy.deepcopy(theirs)
-            named.relabel(numbers)
+            named.relabel(_by_class(numbers))
             mine.merge(named, [part for part in codes if part is not None])
         self.vocabulary.merge(other.vocabulary)
         self.counts.patches += other.counts.patches
@@ -142,6 +143,8 @@ class ShardStatistics:
     def settle(self, name: str) -> tuple[tuple[str, ...], npt.NDArray[np.bool_], Int32s]:
         """Sort the classes and fix the tokens, once all rows are counted. name: of the rows, for what is wrong.
 
+        Labels stay apart by stratum, until `Fitter.choose_recency` has weighed those.
+
         Returns the class texts, which classes are too rare to hold rows out of (classes,), and the embedding row of
         each hashed token id (vocabulary,). Raises DataError if there is nothing to learn.
         """
@@ -150,8 +153,8 @@ class ShardStatistics:
         classes, order = self.index.order()
         if self.counts.bags.rows == 0:
             raise DataError(f"all {self.rows} rows are held out: give a smaller --valid-fraction")
-        self.counts.bags.relabel(order)
-        self.counts.held_out.relabel(order)
+        self.counts.bags.relabel(_by_class(order))
+        self.counts.held_out.relabel(_by_class(order))
         rare = self.counts.train_rare(len(classes))
         lookup = np.full(self.config.vocabulary, UNKNOWN, np.int32)
         seen = np.zeros(self.config.vocabulary, np.bool_)
@@ -167,7 +170,7 @@ class ShardStatistics:
         """Write a file of statistics; returns its bytes. Raises DataError if it cannot."""
         description = {
             "format": FORMAT, "kind": self.kind, "config": self.config.to_json(), "rows": self.rows,
-            "regions": str(self.counts.regions), "classes": list(self.index.numbers),
+            "regions": str(self.counts.regions), "classes": list(self.index.numbers), "strata": STRATA,
         }  # fmt: skip
         arrays = prefixed("vocabulary", self.vocabulary.arrays()) | prefixed("counts", self.counts.arrays())
         contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
@@ -186,6 +189,8 @@ class ShardStatistics:
             statistics.counts.restore(under("counts", arrays), np.random.default_rng(config.seed))
             statistics.index.numbers = {str(name): number for number, name in enumerate(description["classes"])}
             statistics.rows = int(description["rows"])
+            if description["strata"] != STRATA:
+                raise ValueError(f"{description['strata']} strata of rows")
             statistics.check()
         except (KeyError, TypeError, ValueError, IndexError, AttributeError, UsageError) as error:
             raise ModelError(f"{path} is damaged ({error}): count the rows again") from error
@@ -201,13 +206,20 @@ class ShardStatistics:
                 if bags.largest(group) >= len(book.counts):
                     raise ValueError("the bags name codes that do not exist")
             labels = bags.label_counts()[1]
-            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.index.numbers):
+            if len(labels) and not 0 <= labels.min() <= labels.max() < len(self.index.numbers) * STRATA:
                 raise ValueError("the bags name classes that do not exist")
         for book, width in zip(books, self.config.windows, strict=True):
             if not isinstance(book, ExactCodebook) or book.width != width:
                 raise ValueError("the codebooks do not fit the windows")
             if book.size and not 0 <= book.windows.min() <= book.windows.max() < self.config.vocabulary:
                 raise ValueError("the codebooks name tokens that do not exist")
+
+
+def _by_class(numbers: Int32s) -> Int32s:
+    """New labels by stratum (classes * STRATA,), where class c becomes numbers[c]."""
+    labels: Int32s = np.repeat(numbers * np.int32(STRATA), STRATA)
+    labels += np.tile(np.arange(STRATA, dtype=np.int32), len(numbers))
+    return labels
 
 
 def merged(statistics: Iterable[ShardStatistics]) -> ShardStatistics:
@@ -241,6 +253,7 @@ def train_statistics(statistics: ShardStatistics, progress: Progress | None = No
         fitter = Fitter(config, np.random.default_rng(config.seed), workers, progress or Silent())
         counts, distinct = shard.counts, shard.counts.bags.size
         counts.cluster(config.bag_clusters, fitter.rng, config.threads)
+        counts, _ = fitter.choose_recency(counts, network)
         if config.regions is None and counts.regions.kind == "tail":
             counts = fitter.choose_regions(counts, network)
         layer, network.classifier, accuracy = fitter.fit(counts, network, "layer 1: training")

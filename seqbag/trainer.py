@@ -31,11 +31,12 @@ from seqbag.layer import Maps, embed
 from seqbag.mapcache import MapCache
 from seqbag.network import Network
 from seqbag.parallel import Workers
-from seqbag.passes import ClassIndex, LayerCounts, RowSample, drawn, hold_out, stream
+from seqbag.passes import ClassIndex, Forwarded, LayerCounts, RowSample, drawn, hold_out, stream
 from seqbag.patches import Patcher
 from seqbag.polishing import Polisher, views
 from seqbag.progress import Progress, Silent
 from seqbag.projection import Moments, Projection
+from seqbag.recency import alike, strata
 from seqbag.regions import Regions
 from seqbag.spill import Spill
 from seqbag.statistics import ShardStatistics
@@ -84,6 +85,7 @@ class Trainer:
         self.index = self.shard.index if self.shard is not None else ClassIndex()
         self.rows = 0
         self.rare: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  # classes of which no row is held out
+        self.times = alike()  # how often rows count, by stratum
         self.fingerprint = source.fingerprint
         self.reports: list[LayerReport] = []
         self.network = Network(config, (), None)
@@ -173,11 +175,10 @@ class Trainer:
             patchers if books else (), books, regions, bags, held_bags, self._budget(), self._spill(number)
         )
         keep = self._cache(sampled) if self.config.polish else None
-        for labels, held, forward in self._forwarded(number, f"layer {number + 1}: counting windows", counts):
-            for view, (features, outputs) in enumerate(forward if books else forward[:1]):
-                counts.update(outputs, labels, held, features, training_only=view > 0)
+        for part in self._forwarded(number, f"layer {number + 1}: counting windows", counts):
+            counts.update_views(part if books else part._replace(views=part.views[:1]))
             if keep is not None:
-                keep.update([maps for _, maps in forward], labels, held, [features for features, _ in forward])
+                keep.update(part)
         if counts.bags.rows == 0:
             raise self._all_held_out()
         return counts
@@ -198,15 +199,15 @@ class Trainer:
             keep = self._cache(self.network.forward(self.sample.maps().part(0, 1))[1])
             if keep is not None:
                 counts = LayerCounts((), [], Regions("whole"), Bags(0, 1, 0), Bags(0, 1, 0))
-                for labels, held, forward in self._forwarded(number, f"layer {number + 1}: filling its cache", counts):
-                    keep.update([maps for _, maps in forward], labels, held, [features for features, _ in forward])
+                for part in self._forwarded(number, f"layer {number + 1}: filling its cache", counts):
+                    keep.update(part)
             self.kept, self.polisher = keep, None
         self.network.layers = layers
 
     def _forwarded(
         self, number: int, task: str, counts: LayerCounts, fraction: float = 1.0, held_alone: bool = False
-    ) -> Iterator[tuple[Int32s, npt.NDArray[np.bool_], list[tuple[Halves, Maps]]]]:
-        """A fraction of the rows, part by part: labels, which are held out, and what the network makes of each view.
+    ) -> Iterator[Forwarded]:
+        """A fraction of the rows through the network, part by part.
 
         From the cache of the newest layer's input if there is one, else from the source; of that, with held_alone,
         only rows that are held out.
@@ -219,13 +220,14 @@ class Trainer:
             for first, batch, (chosen, encoded) in self._pass(number, task, counts, encode, resumable):
                 labels = self._labels(batch, first)
                 held, labels = self._held(first, labels)[chosen], labels[chosen]
+                times = self.times[strata(first, len(batch))[chosen]]
                 inputs = [view.parts(self._most(_PART_SITES if last else _SITES)) for view in encoded]
                 most = len(inputs[0]) if last else self.config.threads  # maps are large, features alone are not
                 for start in range(0, len(inputs[0]), max(1, most)):
                     parts = list(zip(*[view[start : start + most] for view in inputs], strict=True))
                     done = self._forward([maps for part in parts for _, maps in part], 0, last)
                     for (rows, _), *others in parts:
-                        yield labels[rows], held[rows], list(islice(done, 1 + len(others)))
+                        yield Forwarded(labels[rows], held[rows], times[rows], list(islice(done, 1 + len(others))))
             return
         self.progress.begin(task, kept.rows, "rows")
         for part in np.array_split(np.arange(kept.rows), -(-kept.rows // _CACHED_ROWS)):
@@ -237,7 +239,7 @@ class Trainer:
                     (np.concatenate([kept.features[piece * kept.views + view], features], axis=1), maps)
                     for view, (features, maps) in enumerate(islice(done, kept.views))
                 ]
-                yield kept.labels[piece], kept.held[piece], forward
+                yield Forwarded(kept.labels[piece], kept.held[piece], None, forward)
             self.progress.advance(len(part))
         self.progress.end()
 
@@ -289,6 +291,8 @@ class Trainer:
     def _fit(self, number: int, counts: LayerCounts) -> float:
         """Train the layer on its counts and freeze it. Returns the proxy's accuracy on held-out rows."""
         task = f"layer {number + 1}: training"
+        if number == 0 and self.shard is not None:
+            counts, self.times = self.fitter.choose_recency(counts, self.network)
         if self.config.regions is None and counts.regions.kind == "tail" and number == 0:
             counts = self.fitter.choose_regions(counts, self.network)
         layer, accuracy = None, float("nan")
@@ -317,9 +321,8 @@ class Trainer:
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
         number, fraction = self.config.layers, min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
         bags.reserve(int(fraction * self.rows * (1 + self.config.flips)))
-        for labels, held, forward in self._forwarded(number, "measuring", counts, fraction, held_alone=self.exact):
-            for view, (features, outputs) in enumerate(forward):
-                counts.update(outputs, labels, held, features, training_only=view > 0)
+        for part in self._forwarded(number, "measuring", counts, fraction, held_alone=self.exact):
+            counts.update_views(part)
         self._calibrate(counts, refit=not self.exact)
 
     def _calibrate(self, counts: LayerCounts, refit: bool = True) -> None:

@@ -8,6 +8,7 @@ from seqbag.kernels.maps import sample_windows, spread_samples, sum_samples
 from seqbag.layer import Layer, Maps
 from seqbag.mapcache import MapCache
 from seqbag.parallel import Workers
+from seqbag.passes import Forwarded
 from seqbag.patches import Patcher, gather
 from seqbag.polish import Polish, Sampler
 from seqbag.polishing import _pieces
@@ -28,7 +29,8 @@ def filled(rows: int, views: int = 2, seed: int = 0) -> MapCache:
     values[labels == 1, :, 3:, 0] += 1
     offsets = np.arange(rows + 1, dtype=np.int64) * 24
     maps = Maps(values.reshape(-1, CHANNELS), offsets, GRID)
-    cache.update([maps] * views, labels, np.arange(rows) % 4 == 3)
+    none = np.empty((rows, 0), np.float16)
+    cache.update(Forwarded(labels, np.arange(rows) % 4 == 3, None, [(none, maps)] * views))
     return cache
 
 
@@ -147,7 +149,9 @@ def test_a_cache_keeps_views_apart_and_halves_of_floats() -> None:
     maps = Maps(np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 3, 6]), (3,))
     mirrored = Maps(-maps.values, maps.offsets, (3,))
     cache = MapCache(2, 2, (3,), 2)
-    cache.update([maps, mirrored], np.array([1, 0], np.int32), np.array([False, True]))
+    none = np.empty((2, 0), np.float16)
+    labels, held = np.array([1, 0], np.int32), np.array([False, True])
+    cache.update(Forwarded(labels, held, None, [(none, maps), (none, mirrored)]))
     np.testing.assert_array_equal(cache.maps(np.array([1, 0])).values, maps.values[[3, 4, 5, 0, 1, 2]])
     np.testing.assert_array_equal(cache.halves.view(np.float16)[3], -maps.values[3:])
     assert cache.halves.nbytes == MapCache.bytes_needed(2, 2, (3,), 2)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError, ModelError, UsageError
+from seqbag.recency import STRATA
 from seqbag.statistics import ShardStatistics, merged, train_statistics
 from seqbag.store import to_bytes
 from seqbag.trainer import train
@@ -53,7 +54,9 @@ def content(statistics):
                     for c, n in zip(bags.codes[at], bags.counts[at].tolist(), strict=True)
                 ]
             nodes = slice(pointers[bag], pointers[bag + 1])
-            labels = {names[c]: n for c, n in zip(classes[nodes], counts[nodes].tolist(), strict=True)}
+            labels = {
+                (names[c // STRATA], c % STRATA): n for c, n in zip(classes[nodes], counts[nodes].tolist(), strict=True)
+            }
             found[kind, tuple(sorted(entries))] = labels
     books = [
         dict(zip(map(tuple, book.windows.tolist()), book.counts.tolist(), strict=True))

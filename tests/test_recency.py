@@ -1,0 +1,151 @@
+"""Rows by age: strata of row numbers, what they weigh, and processes that change while they are logged."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from seqbag.bags import Bags
+from seqbag.config import TrainConfig
+from seqbag.recency import STRATA, alike, by_stratum, newer_more, newest, rows_of_strata, strata
+from seqbag.statistics import ShardStatistics, merged, train_statistics
+from seqbag.store import to_bytes
+from seqbag.trainer import train
+from tests.memory import MemorySource, text_column
+
+CONFIG = TrainConfig(filters=(8,), dims=8, hidden=8, windows=(1,), regions="whole", vocabulary=64, epochs=3)
+COLUMNS = {"kind": "text", "input": "message", "label": "label"}
+ROWS = 8_000
+
+
+class Notes:
+    """A progress that keeps what it is told."""
+
+    def __init__(self):
+        self.texts = []
+
+    def begin(self, task, total, unit):
+        pass
+
+    def advance(self, amount, note=""):
+        pass
+
+    def end(self):
+        pass
+
+    def note(self, text):
+        self.texts.append(text)
+
+
+def changing(order=None):
+    """A state that is followed by another one since three fifths of the rows: the older way is the commoner one."""
+    rng = np.random.default_rng(0)
+    states = rng.integers(0, 2, ROWS)
+    follows = np.where(np.arange(ROWS) < 0.6 * ROWS, states, 1 - states)
+    order = np.arange(ROWS) if order is None else order
+    texts = [("raised", "waiting")[state] for state in states[order]]
+    return MemorySource("text", (texts, [("solved", "closed")[label] for label in follows[order]]))
+
+
+def what_follows(trained):
+    """The classes predicted after either state."""
+    best = trained.network.probabilities(text_column(["raised", "waiting"])).argmax(1)
+    return [trained.network.classes[at] for at in best]
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 10**9), st.integers(1, 3000), st.integers(0, 3000))
+def test_strata_are_of_the_row_number_alone_and_rise(first, rows, split):
+    split = min(split, rows)
+    whole = strata(first, rows)
+    assert whole[0] >= 0
+    assert whole[-1] < STRATA
+    assert (np.diff(whole) >= 0).all()
+    np.testing.assert_array_equal(np.concatenate([strata(first, split), strata(first + split, rows - split)]), whole)
+
+
+@pytest.mark.parametrize("rows", [100, 4096, 4097, 1_000_000])
+def test_the_newest_stratum_is_a_sixth_at_most(rows):
+    held = np.bincount(strata(0, rows), minlength=STRATA)
+    assert 0 < held[held > 0][-1] <= 0.17 * rows
+    left = held[newest(held) > 0].sum()
+    assert 0.1 * rows <= left <= 0.32 * rows
+
+
+def test_newer_rows_weigh_up_to_eight_times_as_much():
+    rows = np.zeros(STRATA, np.int64)
+    rows[10:26] = 100
+    assert newer_more(rows)[10:26].tolist() == [1] * 10 + [2, 2, 4, 4, 8, 8]
+    assert newer_more(np.zeros(STRATA, np.int64)).tolist() == [8] * STRATA, "no rows weigh alike"
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), max_size=60))
+def test_weighing_counts_each_row_as_often_as_its_stratum_says(examples):
+    weights = np.zeros(STRATA, np.int64)
+    weights[:4] = [0, 1, 3, 8]
+    bags, expected = Bags(1, 1), {}
+    for code, label, stratum in examples:
+        one, ends = np.array([[code]], np.int32), np.array([0, 1], np.int64)
+        bags.update(one, np.zeros(1, np.int32), ends, np.array([label * STRATA + stratum], np.int32))
+        if weights[stratum]:
+            expected[code, label] = expected.get((code, label), 0) + int(weights[stratum])
+    np.testing.assert_array_equal(
+        rows_of_strata(bags), np.bincount([s for _, _, s in examples], minlength=STRATA).astype(np.int64)
+    )
+    bags.weigh(weights)
+    pointers, labels, counts = bags.label_counts()
+    found = {
+        (int(bags.codes[bag]), int(labels[node])): int(counts[node])
+        for bag in range(bags.size)
+        for node in range(pointers[bag], pointers[bag + 1])
+    }
+    assert found == expected
+    assert bags.rows == sum(expected.values())
+    assert bags.size == len({code for code, _ in expected}), "bags without weight are dropped"
+
+
+def test_labels_are_told_apart_by_stratum():
+    labels = by_stratum(np.array([0, 1, 2], np.int32), 4)
+    np.testing.assert_array_equal(labels // STRATA, [0, 1, 2])
+    np.testing.assert_array_equal(labels % STRATA, strata(4, 3))
+
+
+@pytest.mark.parametrize("layers", [1, 2])
+def test_a_changed_process_is_predicted_as_it_is_now(layers):
+    notes, config = Notes(), dataclasses.replace(CONFIG, layers=layers)
+    assert what_follows(train(changing(), config, notes)) == ["closed", "solved"]
+    (told,) = [text for text in notes.texts if text.startswith("recency: ")]
+    assert told.endswith(" if newer ones weigh more, as they do now")
+    assert what_follows(train(changing(), dataclasses.replace(config, recency=False))) == ["solved", "closed"]
+
+
+def test_rows_in_no_order_weigh_alike():
+    notes = Notes()
+    order = np.random.default_rng(1).permutation(ROWS)
+    assert what_follows(train(changing(order), CONFIG, notes)) == ["solved", "closed"]
+    (told,) = [text for text in notes.texts if text.startswith("recency: ")]
+    assert told.endswith(" if newer ones weigh more")
+
+
+def test_a_few_rows_tell_nothing():
+    notes, rows = Notes(), 90
+    source = MemorySource("text", (["raised", "waiting"] * rows, ["solved", "closed"] * rows))
+    train(source, CONFIG, notes)
+    assert not [text for text in notes.texts if text.startswith("recency: ")]
+
+
+def test_shards_of_a_changed_process_give_the_model_of_one_pass():
+    (texts, labels), parts = changing()._passes[0], []
+    for start, stop in ((0, 3000), (3000, ROWS)):
+        part = MemorySource("text", (texts[start:stop], labels[start:stop]))
+        parts.append(ShardStatistics.count(part, CONFIG, texts=True, first_row=start))
+    trained = train_statistics(merged(parts))
+    assert what_follows(trained) == ["closed", "solved"]
+    assert to_bytes(trained.model(COLUMNS)) == to_bytes(train(changing(), CONFIG).model(COLUMNS))
+
+
+def test_weights_are_ones_when_alike():
+    assert alike().tolist() == [1] * STRATA
