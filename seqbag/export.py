@@ -19,6 +19,7 @@ from seqbag.parallel import Workers
 from seqbag.passes import LayerCounts, hold_out, stream, take
 from seqbag.progress import Progress, Silent
 from seqbag.quantise import Kind, quantise
+from seqbag.recency import alike, by_stratum, newer_more, rows_of_strata
 from seqbag.regions import Regions
 from seqbag.store import Model
 
@@ -116,8 +117,10 @@ class _Exporter:
                 measured.update(labels[chosen], softmax(net.logits_of(take(maps, chosen))))
             if collect and bags.size < most:
                 kept = np.flatnonzero(hold_out(first, len(rows), share, self.config.seed + 1) & (labels >= 0))
-                part = take(maps, kept)
-                counts.update(part, labels[kept], held[kept], network.features(part).astype(np.float16))
+                part, named = take(maps, kept), by_stratum(labels, first)[kept]
+                counts.update(part, named, held[kept], network.features(part).astype(np.float16))
+        bags.weigh(newer_more(rows_of_strata(bags)) if self.config.recency else alike())
+        held_bags.weigh(alike())
         return counts, metrics
 
     def _labels(self, labels: LabelColumn | None) -> Int32s:

@@ -12,7 +12,7 @@ import copy
 import json
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Self, TypeAlias
@@ -253,7 +253,8 @@ def train_statistics(statistics: ShardStatistics, progress: Progress | None = No
         fitter = Fitter(config, np.random.default_rng(config.seed), workers, progress or Silent())
         counts, distinct = shard.counts, shard.counts.bags.size
         counts.cluster(config.bag_clusters, fitter.rng, config.threads)
-        counts, _ = fitter.choose_recency(counts, network)
+        counts, times = fitter.choose_recency(counts, network)
+        network.config = replace(config, recency=bool(times.max() > 1))
         if config.regions is None and counts.regions.kind == "tail":
             counts = fitter.choose_regions(counts, network)
         layer, network.classifier, accuracy = fitter.fit(counts, network, "layer 1: training")

@@ -121,6 +121,8 @@ class Trainer:
             if counts.spill is not None:
                 counts.spill.clear()
         self._finish()
+        if self.shard is not None:
+            self.network.config = replace(self.config, recency=bool(self.times.max() > 1))  # as it was chosen
         trained.confusion = self.fitter.confusion
         trained.rows, trained.valid_accuracy = self.rows, self.reports[-1].valid_accuracy
         trained.seconds = time.perf_counter() - started
@@ -171,16 +173,15 @@ class Trainer:
             regions = Regions.parse(self.config.regions or "grid:2")
         dense = sum(layer.features(axes) for layer in self.network.layers)
         bags, held_bags = (Bags(len(books), regions.count(axes), dense) for _ in range(2))
-        counts = LayerCounts(
-            patchers if books else (), books, regions, bags, held_bags, self._budget(), self._spill(number)
-        )
+        cut = patchers if books else ()
+        counts = LayerCounts(cut, books, regions, bags, held_bags, self._budget(), self._spill(number))
         keep = self._cache(sampled) if self.config.polish else None
         for part in self._forwarded(number, f"layer {number + 1}: counting windows", counts):
             counts.update_views(part if books else part._replace(views=part.views[:1]))
             if keep is not None:
                 keep.update(part)
         if counts.bags.rows == 0:
-            raise self._all_held_out()
+            raise DataError(f"all {self.rows} rows are held out: give a smaller --valid-fraction")
         return counts
 
     def _cache(self, sampled: Maps) -> MapCache | None:
@@ -385,9 +386,6 @@ class Trainer:
     def _budget(self) -> int:
         """Bytes that the bags of a pass may take."""
         return max(_LEAST_BAGS, int(_BAGS_SHARE * (self.config.memory - _PROCESS)))
-
-    def _all_held_out(self) -> DataError:
-        return DataError(f"all {self.rows} rows are held out: give a smaller --valid-fraction")
 
     def _changed(self) -> DataError:
         return DataError(f"{self.source.describe()} changed between passes: train again on data that stays as it is")

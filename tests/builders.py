@@ -118,3 +118,12 @@ def write_cifar_python(folder: Path, pixels: npt.NDArray[np.uint8], labels: Sequ
 
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def write_changing(folder: Path) -> tuple[Path, Path]:
+    """Rows of a process that turns into its opposite after three fifths of them; and the newest of the rows."""
+    states = np.arange(10_000) % 2
+    follows = np.where(np.arange(10_000) < 6_000, states, 1 - states)
+    columns = {"message": np.array(["raised", "waiting"])[states], "label": np.array(["solved", "closed"])[follows]}
+    newest = {name: values[-100:] for name, values in columns.items()}
+    return write_parquet(folder / "rows.parquet", columns), write_parquet(folder / "newest.parquet", newest)

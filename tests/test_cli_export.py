@@ -15,7 +15,7 @@ from seqbag.prediction import predict
 from seqbag.store import save
 from seqbag.trainer import train
 from seqbag_connectors import open_source
-from tests.builders import write_parquet
+from tests.builders import write_changing, write_parquet
 from tests.command import call, fails, run, run_json
 from tests.conftest import QUICK, log_columns
 from tests.test_images import SMALL, hub
@@ -179,3 +179,11 @@ def test_what_cannot_be_is_refused_in_one_line(
     done = call("export", signs, "--source", bad, "--out", out)
     assert (done.returncode, done.stderr.splitlines()[-1].endswith("there is nothing to refit on")) == (3, True)
     assert not out.exists()
+
+
+def test_a_refit_weighs_rows_as_the_training_did(tmp_path: Path) -> None:
+    rows, newest = write_changing(tmp_path)
+    model, packed = tmp_path / "m.seqbag", tmp_path / "packed.seqbag"
+    run("train", "--source", rows, "--out", model, *QUICK, "--activation", "relu")
+    run("export", model, "--weights", "binary", "--activations", "sign", "--source", rows, "--out", packed)
+    assert run_json("evaluate", packed, "--source", newest)["accuracy"] == 1

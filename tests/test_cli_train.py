@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from tests.builders import damage_row_group, write_lines, write_parquet
+from tests.builders import damage_row_group, write_changing, write_lines, write_parquet
 from tests.command import SEQBAG, call, fails, run, run_json
 from tests.conftest import QUICK, log_columns
 
@@ -56,6 +56,20 @@ def test_layers_and_no_held_out_rows(logs: Path, tmp_path: Path) -> None:
     )
     assert len(report["layers"]) == 2
     assert report["valid_accuracy"] is None
+
+
+def test_a_process_that_changed_and_rows_that_weigh_alike_if_told_to(tmp_path: Path) -> None:
+    rows, newest = write_changing(tmp_path)
+    told, accuracy = [], []
+    for number, more in enumerate(([], ["--no-recency"])):
+        out = tmp_path / f"{number}.seqbag"
+        done = run("train", "--source", rows, "--out", out, *QUICK, "--epochs", 3, *more)
+        told += [line for line in done.stderr.splitlines() if line.startswith("recency: ")]
+        accuracy.append(run_json("evaluate", out, "--source", newest)["accuracy"])
+    assert accuracy == [1, 0]
+    assert told == [
+        "recency: 0.0000 of the newest rows predicted by those before, 1.0000 if newer ones weigh more, as they do now"
+    ]
 
 
 def test_sessions_by_sql(tmp_path: Path) -> None:

@@ -59,7 +59,9 @@ def _shown(name: str, config: TrainConfig) -> str:
 @setting("--filters", "filters", "Filters for each width, layer by layer.", metavar="F[,F...]", type=Numbers())
 @setting("--codebook", "codebook", "Distinct windows kept for each width.", type=int)
 @setting("--regions", "regions", "Pooling: whole, tail:8,2,1 or grid:2; else chosen on held-out rows.", metavar="SPEC")
-@setting("--recency/--no-recency", "recency", "Let newer rows weigh more; else chosen by the newest rows.")
+@setting(
+    "--recency/--no-recency", "recency", "Let newer rows weigh more; else chosen by the newest rows.", default=None
+)
 @setting("--activation", "activation", "Activation; sign is for packed models.", type=click.Choice(list(ACTIVATIONS)))
 @setting("--epochs", "epochs", "Epochs over the counts; else chosen by the number of rows.", type=int)
 @setting("--polish", "polish", "Images: epochs on real windows after the counts; 0 for counts alone.", type=int)
