@@ -20,15 +20,12 @@ from seqbag.network import Network
 from seqbag.parallel import Workers
 from seqbag.passes import LayerCounts
 from seqbag.progress import Progress, Silent
-from seqbag.recency import alike, newer_more, newest, rows_of_strata
+from seqbag.recency import alike, foresight, newer_more, rows_of_strata
 from seqbag.regions import Regions
 
 UNKNOWN = 1  # the embedding row of tokens not seen in training; 0 is padding
 _PROBE_BAGS = 20_000  # enough to tell whether the ends of sequences matter
-_RECENCY_BAGS = 8_000  # and whether the process changed
 _CALIBRATION_BAGS = 50_000
-_LEAST_NEWEST = 500  # rows that tell whether newer rows tell more
-_SURE = 2  # standard deviations by which they must
 _GENTLY = 5  # part of the rate for features that are trained already: 0.8517 instead of 0.8452 on 50,000 images
 
 
@@ -57,55 +54,25 @@ class Fitter:
         layer = Layer(counts.patchers, weights, biases, self.config.activation, counts.regions, embedding)
         return layer, head.classifier, accuracy
 
-    def choose_recency(self, counts: LayerCounts, network: Network) -> tuple[LayerCounts, Int64s]:
+    def choose_recency(self, counts: LayerCounts) -> tuple[LayerCounts, Int64s]:
         """The counts with all rows alike, or with newer ones weighing more; and how often each stratum of rows counts.
 
-        Unless the settings say which, that is what predicts the newest rows better after a training on those before.
-        counts: with labels by stratum, which here are forgotten.
+        Unless the settings say which, that is what predicts the newest rows clearly better. counts: with labels by
+        stratum, which here are forgotten.
         """
         rows = rows_of_strata(counts.bags)
         weights = newer_more(rows) if self.config.recency else alike()
         if self.config.recency is None:
-            scores, tested = self._predicting_newest(counts, network, rows)
-            noise = np.sqrt(sum(score * (1 - score) for score in scores) / max(tested, 1))
-            if scores[1] - scores[0] > _SURE * noise:
+            found = foresight(counts.bags)
+            if found.clear:
                 weights = newer_more(rows)
-            if tested:
                 self.progress.note(
-                    f"recency: {scores[0]:.4f} of the newest rows predicted by those before, "
-                    f"{scores[1]:.4f} if newer ones weigh more" + (", as they do now" if weights.max() > 1 else "")
+                    f"recency: of {found.rows:,} of the newest rows, equal ones before them predict {found.alike:.4f}, "
+                    f"and {found.newer_more:.4f} if newer ones weigh more, as they do now"
                 )
         counts.bags.weigh(weights)
         counts.held_out.weigh(alike())
         return counts, weights
-
-    def _predicting_newest(
-        self, counts: LayerCounts, network: Network, rows: Int64s
-    ) -> tuple[tuple[float, float], int]:
-        """Share of the newest rows predicted right after a training on the others, alike and with newer weighing more.
-
-        And how many rows those are: of few nothing can be told, and nothing is tried.
-        """
-        tested = newest(rows)
-        if (rows * tested).sum() < _LEAST_NEWEST:
-            return (0.0, 0.0), 0
-        sample = counts.bags.sample(_RECENCY_BAGS, np.random.default_rng(self.config.seed))
-        new = copy.deepcopy(sample)
-        new.weigh(tested)
-        scores = []
-        for weights in (alike(), newer_more(rows * (1 - tested))):
-            old = copy.deepcopy(sample)
-            old.weigh(weights * (1 - tested))
-            probe = Fitter(self.config, np.random.default_rng(self.config.seed), self.workers, Silent())
-            scores.append(probe._probed(replace(counts, bags=old, held_out=new), network))
-        return (scores[0], scores[1]), new.rows
-
-    def _probed(self, counts: LayerCounts, network: Network) -> float:
-        """Accuracy on the held-out bags after a short training."""
-        schedule = Schedule.for_rows(counts.bags.visits, self.config.epochs)
-        head = self._head(counts, network)
-        self._run(head, counts, replace(schedule, epochs=max(1, schedule.epochs // 3)), "", Silent())
-        return head.accuracy(counts.held_out)
 
     def choose_regions(self, counts: LayerCounts, network: Network) -> LayerCounts:
         """The counts with the ends of sequences apart, or without, whichever predicts held-out rows better."""
@@ -117,7 +84,13 @@ class Fitter:
             held_out=counts.held_out.sample(_PROBE_BAGS, self.rng),
         )
         whole = _whole(copy.deepcopy(ends))
-        scores = [self._probed(candidate, network) for candidate in (whole, ends)]
+        schedule = Schedule.for_rows(ends.bags.visits, self.config.epochs)
+        probe = replace(schedule, epochs=max(1, schedule.epochs // 3))
+        scores = []
+        for candidate in (whole, ends):
+            head = self._head(candidate, network)
+            self._run(head, candidate, probe, "", Silent())
+            scores.append(head.accuracy(candidate.held_out))
         self.progress.note(
             f"regions: {scores[0]:.4f} of the held-out rows right over the whole sequence, "
             f"{scores[1]:.4f} with {counts.regions}"

@@ -8,6 +8,8 @@ is decided once all is counted.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from seqbag.bags import Bags
@@ -17,6 +19,9 @@ STRATA = 160  # up to 10^12 rows
 _BOUNDS = np.array([int(2 ** (number / 4)) for number in range(STRATA)], np.int64)
 _DOUBLED = 3  # times, the weight of the newest eighth; once less for each eighth of the rows before
 _NEWEST = 0.1  # of the rows, at least, are predicted to choose by
+_LEAST = 500  # of them, to tell anything
+_SURE = 3  # standard deviations by which newer rows must predict better, to weigh more
+_WORTH = 0.005  # and of the predictions, at least
 
 
 def strata(first_row: int, rows: int) -> Int32s:
@@ -53,3 +58,51 @@ def newest(rows: Int64s) -> Int64s:
     since = np.flatnonzero(rows[::-1].cumsum() >= _NEWEST * rows.sum())[0]
     left: Int64s = (np.arange(STRATA) >= STRATA - 1 - since).astype(np.int64)
     return left
+
+
+@dataclass(frozen=True)
+class Foresight:
+    """How well the newest rows are predicted by equal ones before them, if those weigh alike, and if newer ones more.
+
+    rows: how many of the newest have equals before them; the others are the share of those that is predicted right, and
+    whether newer ones are clearly better at it.
+    """
+
+    rows: int
+    alike: float
+    newer_more: float
+    clear: bool
+
+
+def foresight(bags: Bags) -> Foresight:
+    """Whether newer rows tell more of those that follow, by a look-up in bags labelled `by_stratum`.
+
+    Clear are three standard deviations of the predictions that differ (McNemar's test), and half a point.
+    """
+    pointers, labels, counts = bags.label_counts()
+    owners = np.repeat(np.arange(bags.size), np.diff(pointers))
+    classes, ages = labels // STRATA, labels % STRATA
+    rows = np.bincount(ages, counts, STRATA).astype(np.int64)
+    tested = newest(rows)
+    before = rows * (1 - tested)
+    known = np.bincount(owners, counts * (1 - tested)[ages], bags.size) > 0
+    asked = (tested[ages] > 0) & known[owners]
+    right = []
+    for weights in (alike(), newer_more(before)):
+        best = _commonest(owners, classes, counts * (weights * (1 - tested))[ages], bags.size)
+        right.append(asked & (best[owners] == classes))
+    total, (plain, newer) = int(counts[asked].sum()), (int(counts[which].sum()) for which in right)
+    differ = int(counts[right[0] ^ right[1]].sum())
+    clear = total >= _LEAST and newer - plain > max(_SURE * differ**0.5, _WORTH * total)
+    return Foresight(total, plain / max(total, 1), newer / max(total, 1), clear)
+
+
+def _commonest(owners: Int64s, classes: Int32s, counts: Int64s, size: int) -> Int32s:
+    """(size,) the class that counts most of each owner; owners and their classes rise, one may come several times."""
+    best = np.full(size, -1, np.int32)
+    if len(owners):
+        starts = np.flatnonzero(np.concatenate([[True], (np.diff(owners) != 0) | (np.diff(classes) != 0)]))
+        sums = np.add.reduceat(counts, starts)
+        order = np.argsort(sums, kind="stable")
+        best[owners[starts][order]] = classes[starts][order]  # the last one, which counts most, stays
+    return best

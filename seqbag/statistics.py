@@ -253,7 +253,7 @@ def train_statistics(statistics: ShardStatistics, progress: Progress | None = No
         fitter = Fitter(config, np.random.default_rng(config.seed), workers, progress or Silent())
         counts, distinct = shard.counts, shard.counts.bags.size
         counts.cluster(config.bag_clusters, fitter.rng, config.threads)
-        counts, times = fitter.choose_recency(counts, network)
+        counts, times = fitter.choose_recency(counts)
         network.config = replace(config, recency=bool(times.max() > 1))
         if config.regions is None and counts.regions.kind == "tail":
             counts = fitter.choose_regions(counts, network)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from seqbag.bags import Bags
 from seqbag.config import TrainConfig
-from seqbag.recency import STRATA, alike, by_stratum, newer_more, newest, rows_of_strata, strata
+from seqbag.recency import STRATA, alike, by_stratum, foresight, newer_more, newest, rows_of_strata, strata
 from seqbag.statistics import ShardStatistics, merged, train_statistics
 from seqbag.store import to_bytes
 from seqbag.trainer import train
@@ -86,10 +86,8 @@ def test_newer_rows_weigh_up_to_eight_times_as_much():
 def test_weighing_counts_each_row_as_often_as_its_stratum_says(examples):
     weights = np.zeros(STRATA, np.int64)
     weights[:4] = [0, 1, 3, 8]
-    bags, expected = Bags(1, 1), {}
+    bags, expected = bags_of(examples), {}
     for code, label, stratum in examples:
-        one, ends = np.array([[code]], np.int32), np.array([0, 1], np.int64)
-        bags.update(one, np.zeros(1, np.int32), ends, np.array([label * STRATA + stratum], np.int32))
         if weights[stratum]:
             expected[code, label] = expected.get((code, label), 0) + int(weights[stratum])
     np.testing.assert_array_equal(
@@ -118,7 +116,7 @@ def test_a_changed_process_is_predicted_as_it_is_now(layers):
     notes, config = Notes(), dataclasses.replace(CONFIG, layers=layers)
     assert what_follows(train(changing(), config, notes)) == ["closed", "solved"]
     (told,) = [text for text in notes.texts if text.startswith("recency: ")]
-    assert told.endswith(" if newer ones weigh more, as they do now")
+    assert told.endswith("predict 0.0000, and 1.0000 if newer ones weigh more, as they do now")
     assert what_follows(train(changing(), dataclasses.replace(config, recency=False))) == ["solved", "closed"]
 
 
@@ -126,15 +124,46 @@ def test_rows_in_no_order_weigh_alike():
     notes = Notes()
     order = np.random.default_rng(1).permutation(ROWS)
     assert what_follows(train(changing(order), CONFIG, notes)) == ["solved", "closed"]
-    (told,) = [text for text in notes.texts if text.startswith("recency: ")]
-    assert told.endswith(" if newer ones weigh more")
-
-
-def test_a_few_rows_tell_nothing():
-    notes, rows = Notes(), 90
-    source = MemorySource("text", (["raised", "waiting"] * rows, ["solved", "closed"] * rows))
-    train(source, CONFIG, notes)
     assert not [text for text in notes.texts if text.startswith("recency: ")]
+
+
+def bags_of(examples):
+    """Bags of one code each, from (code, class, stratum) of rows."""
+    bags = Bags(1, 1)
+    for code, label, stratum in examples:
+        one, ends = np.array([[code]], np.int32), np.array([0, 1], np.int64)
+        bags.update(one, np.zeros(1, np.int32), ends, np.array([label * STRATA + stratum], np.int32))
+    return bags
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=80))
+def test_foresight_is_a_look_up_of_equal_rows(examples):
+    rows = np.bincount([stratum for _, _, stratum in examples], minlength=STRATA)
+    tested = newest(rows)
+    new = [row for row in examples if tested[row[2]]]
+    old = [row for row in examples if not tested[row[2]]]
+    found = foresight(bags_of(examples))
+    asked = [row for row in new if any(code == row[0] for code, _, _ in old)]
+    assert found.rows == len(asked)
+    assert not found.clear, "few rows tell nothing"
+    for weights, share in ((alike(), found.alike), (newer_more(rows * (1 - tested)), found.newer_more)):
+        least = most = 0  # right, however ties are broken
+        for code, label, _ in asked:
+            score = [sum(weights[s] for c, n, s in old if (c, n) == (code, name)) for name in range(3)]
+            most += score[label] == max(score)
+            least += score[label] == max(score) and score.count(max(score)) == 1
+        assert least <= round(share * len(asked)) <= most
+
+
+@pytest.mark.parametrize(("now", "clear"), [(280, False), (330, True)])
+def test_newer_rows_must_be_clearly_better(now, clear):
+    """Newer rows predict the other class than older ones; of the 560 newest, `now` are of that."""
+    old = [(0, 0, 1)] * 900 + [(0, 1, 9)] * 200
+    examples = old + [(0, 1, 10)] * now + [(0, 0, 10)] * (560 - now)
+    found = foresight(bags_of(examples))
+    assert found.rows == 560
+    assert found.clear == clear
 
 
 def test_shards_of_a_changed_process_give_the_model_of_one_pass():
