@@ -22,6 +22,7 @@ _NEWEST = 0.1  # of the rows, at least, are predicted to choose by
 _LEAST = 500  # of them, to tell anything
 _SURE = 3  # standard deviations by which newer rows must predict better, to weigh more
 _WORTH = 0.005  # and of the predictions, at least
+_SORTED = 0.25  # of the newest rows of other classes than those before: the order is of classes, not of time
 
 
 def strata(first_row: int, rows: int) -> Int32s:
@@ -77,7 +78,8 @@ class Foresight:
 def foresight(bags: Bags) -> Foresight:
     """Whether newer rows tell more of those that follow, by a look-up in bags labelled `by_stratum`.
 
-    Clear are three standard deviations of the predictions that differ (McNemar's test), and half a point.
+    Clear are three standard deviations of the predictions that differ (McNemar's test), and half a point, unless the
+    classes of the newest rows are others than those before: that is a table sorted by class.
     """
     pointers, labels, counts = bags.label_counts()
     owners = np.repeat(np.arange(bags.size), np.diff(pointers))
@@ -93,8 +95,10 @@ def foresight(bags: Bags) -> Foresight:
         right.append(asked & (best[owners] == classes))
     total, (plain, newer) = int(counts[asked].sum()), (int(counts[which].sum()) for which in right)
     differ = int(counts[right[0] ^ right[1]].sum())
-    clear = total >= _LEAST and newer - plain > max(_SURE * differ**0.5, _WORTH * total)
-    return Foresight(total, plain / max(total, 1), newer / max(total, 1), clear)
+    shares = [np.bincount(classes, counts * which[ages]) for which in (tested, 1 - tested)]
+    others = np.abs(shares[0] / max(shares[0].sum(), 1) - shares[1] / max(shares[1].sum(), 1)).sum() / 2
+    clear = total >= _LEAST and newer - plain > max(_SURE * differ**0.5, _WORTH * total) and others < _SORTED
+    return Foresight(total, plain / max(total, 1), newer / max(total, 1), bool(clear))
 
 
 def _commonest(owners: Int64s, classes: Int32s, counts: Int64s, size: int) -> Int32s:

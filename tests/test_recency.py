@@ -105,6 +105,12 @@ def test_weighing_counts_each_row_as_often_as_its_stratum_says(examples):
     assert bags.size == len({code for code, _ in expected}), "bags without weight are dropped"
 
 
+def test_a_table_sorted_by_class_is_in_no_order_of_time():
+    """Rows of one text, of which the older half is of one class and the newer of another."""
+    found = foresight(bags_of([(0, 0, 5)] * 1000 + [(0, 1, 9)] * 300 + [(0, 1, 10)] * 600))
+    assert (found.rows, found.alike, found.newer_more, found.clear) == (600, 0, 1, False)
+
+
 def test_labels_are_told_apart_by_stratum():
     labels = by_stratum(np.array([0, 1, 2], np.int32), 4)
     np.testing.assert_array_equal(labels // STRATA, [0, 1, 2])
@@ -159,7 +165,7 @@ def test_foresight_is_a_look_up_of_equal_rows(examples):
 @pytest.mark.parametrize(("now", "clear"), [(280, False), (330, True)])
 def test_newer_rows_must_be_clearly_better(now, clear):
     """Newer rows predict the other class than older ones; of the 560 newest, `now` are of that."""
-    old = [(0, 0, 1)] * 900 + [(0, 1, 9)] * 200
+    old = [(0, 0, 1)] * 650 + [(0, 1, 9)] * 450
     examples = old + [(0, 1, 10)] * now + [(0, 0, 10)] * (560 - now)
     found = foresight(bags_of(examples))
     assert found.rows == 560
