@@ -17,10 +17,10 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "filters": (256, 320, 448),
     "regions": "grid:3",
     "hidden": 256,
-    "polish": 32,
+    "polish": 16,
     "flips": True,
     "shift": 1,
-    "samples": 9,
+    "samples": 16,
     "smoothing": 0.1,
     "memory": 75 * 10**8,
 }

@@ -23,8 +23,8 @@ from seqbag.polish import Blocks, Polish, Sampler
 from seqbag.progress import Progress, Silent
 from seqbag.regions import Regions
 
-BATCH = 256
-RATE = 6e-3
+BATCH = 128
+RATE = 5e-3
 SIGN_RATE = 2e-3  # filters of signs turn at random under a larger one
 Column = TextColumn | TokensColumn | ImageColumn
 _CACHE_SHARE = 0.9  # of the memory, for maps that are kept
