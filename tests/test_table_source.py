@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -173,3 +175,13 @@ def test_a_database_without_one_table_needs_sql(tmp_path: Path) -> None:
     assert refusal(path).startswith(f"{path}: 2 tables (logs, other)")
     assert len(all_rows(open_source(str(path), sql="FROM other"))) == 20
     assert refusal(tmp_path / "a.duckdb", sql="FROM third").startswith(f"{path}: --sql: Table with name third")
+
+
+def test_the_engine_shows_no_progress_of_its_own() -> None:
+    """Where Python has no main script, as in a notebook, it would."""
+    code = (
+        "from seqbag_connectors.engine import connect\n"
+        "print(connect(1, 10**9).execute(\"SELECT current_setting('enable_progress_bar')\").fetchall())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[(False,)]\n"

@@ -18,9 +18,9 @@ _STREAMING = re.compile(r"^(PROJECTION|FILTER|UNNEST|EMPTY_RESULT|.*SCAN.*|READ_
 
 
 def connect(threads: int, memory_bytes: int) -> duckdb.DuckDBPyConnection:
-    """A connection that spills beyond `memory_bytes`, keeps rows in order and never fetches anything by itself."""
+    """A connection that spills beyond `memory_bytes`, keeps rows in order, and fetches and shows nothing by itself."""
     spill = os.path.join(tempfile.gettempdir(), f"seqbag-spill-{uuid.uuid4().hex}")
-    return duckdb.connect(
+    con = duckdb.connect(
         ":memory:",
         config={
             "threads": threads,
@@ -32,6 +32,8 @@ def connect(threads: int, memory_bytes: int) -> duckdb.DuckDBPyConnection:
             "python_enable_replacements": False,
         },
     )
+    con.execute("SET enable_progress_bar = false")  # it is on by itself wherever Python has no main script
+    return con
 
 
 def identifier(name: str) -> str:
