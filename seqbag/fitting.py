@@ -60,16 +60,16 @@ class Fitter:
         Unless the settings say which, that is what predicts the newest rows clearly better. counts: with labels by
         stratum, which here are forgotten.
         """
-        rows = rows_of_strata(counts.bags)
-        weights = newer_more(rows) if self.config.recency else alike()
-        if self.config.recency is None:
+        newer = self.config.recency
+        if newer is None:
             found = foresight(counts.bags)
-            if found.clear:
-                weights = newer_more(rows)
+            newer = found.clear
+            if newer:
                 self.progress.note(
                     f"recency: of {found.rows:,} of the newest rows, equal ones before them predict {found.alike:.4f}, "
                     f"and {found.newer_more:.4f} if newer ones weigh more, as they do now"
                 )
+        weights = newer_more(rows_of_strata(counts.bags)) if newer else alike()
         counts.bags.weigh(weights)
         counts.held_out.weigh(alike())
         return counts, weights
