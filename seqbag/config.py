@@ -17,7 +17,7 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "filters": (256, 320, 448),
     "regions": "grid:3",
     "hidden": 256,
-    "polish": 16,
+    "polish": 24,
     "flips": True,
     "shift": 1,
     "samples": 16,
