@@ -54,11 +54,11 @@ class Fitter:
         layer = Layer(counts.patchers, weights, biases, self.config.activation, counts.regions, embedding)
         return layer, head.classifier, accuracy
 
-    def choose_recency(self, counts: LayerCounts) -> tuple[LayerCounts, Int64s]:
-        """The counts with all rows alike, or with newer ones weighing more; and how often each stratum of rows counts.
+    def choose_recency(self, counts: LayerCounts) -> Int64s:
+        """Weigh the rows counted, all alike or newer ones more; returns how often each stratum of rows counts now.
 
-        Unless the settings say which, that is what predicts the newest rows clearly better. counts: with labels by
-        stratum, which here are forgotten.
+        Unless the settings say which, newer ones weigh more if that predicts the newest rows clearly better. counts:
+        with labels by stratum, which are forgotten.
         """
         newer = self.config.recency
         if newer is None:
@@ -72,7 +72,7 @@ class Fitter:
         weights = newer_more(rows_of_strata(counts.bags)) if newer else alike()
         counts.bags.weigh(weights)
         counts.held_out.weigh(alike())
-        return counts, weights
+        return weights
 
     def choose_regions(self, counts: LayerCounts, network: Network) -> LayerCounts:
         """The counts with the ends of sequences apart, or without, whichever predicts held-out rows better."""

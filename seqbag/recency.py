@@ -55,7 +55,7 @@ def newer_more(rows: Int64s) -> Int64s:
 
 
 def newest(rows: Int64s) -> Int64s:
-    """Weights (STRATA,) that leave only the newest strata, those with a tenth of the rows or little more."""
+    """Weights (STRATA,) that leave only the newest strata, those with a tenth of the rows, and up to a third."""
     since = np.flatnonzero(rows[::-1].cumsum() >= _NEWEST * rows.sum())[0]
     left: Int64s = (np.arange(STRATA) >= STRATA - 1 - since).astype(np.int64)
     return left

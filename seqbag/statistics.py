@@ -2,8 +2,8 @@
 
 Sites count with the same settings, save, and send files; whoever holds the files merges them and trains a net without
 ever opening the rows. Everything in here is integers, so that merging is exact, and merged shards are what one pass
-over all rows would have counted. A file holds hashed token ids, counts and label names; the tokens' text only if asked
-for.
+over all rows would have counted. A file holds hashed token ids, label names, and counts by range of row numbers; the
+tokens' text only if asked for.
 """
 
 from __future__ import annotations
@@ -253,7 +253,7 @@ def train_statistics(statistics: ShardStatistics, progress: Progress | None = No
         fitter = Fitter(config, np.random.default_rng(config.seed), workers, progress or Silent())
         counts, distinct = shard.counts, shard.counts.bags.size
         counts.cluster(config.bag_clusters, fitter.rng, config.threads)
-        counts, times = fitter.choose_recency(counts)
+        times = fitter.choose_recency(counts)
         network.config = replace(config, recency=bool(times.max() > 1))
         if config.regions is None and counts.regions.kind == "tail":
             counts = fitter.choose_regions(counts, network)

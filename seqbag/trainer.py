@@ -293,7 +293,7 @@ class Trainer:
         """Train the layer on its counts and freeze it. Returns the proxy's accuracy on held-out rows."""
         task = f"layer {number + 1}: training"
         if number == 0 and self.shard is not None:
-            counts, self.times = self.fitter.choose_recency(counts)
+            self.times = self.fitter.choose_recency(counts)
         if self.config.regions is None and counts.regions.kind == "tail" and number == 0:
             counts = self.fitter.choose_regions(counts, self.network)
         layer, accuracy = None, float("nan")

@@ -180,7 +180,3 @@ def test_shards_of_a_changed_process_give_the_model_of_one_pass():
     trained = train_statistics(merged(parts))
     assert what_follows(trained) == ["closed", "solved"]
     assert to_bytes(trained.model(COLUMNS)) == to_bytes(train(changing(), CONFIG).model(COLUMNS))
-
-
-def test_weights_are_ones_when_alike():
-    assert alike().tolist() == [1] * STRATA
