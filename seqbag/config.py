@@ -17,6 +17,7 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "filters": (256, 320, 448),
     "regions": "grid:3",
     "hidden": 256,
+    "project": 96,
     "polish": 24,
     "flips": True,
     "shift": 1,
@@ -38,7 +39,8 @@ class TrainConfig:
     predicts the newest rows better; bag_clusters: clusters of bags to train on, None for the bags themselves as long as
     they fit the memory.
 
-    For images: polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
+    For images: project: channels that a layer's maps are projected to for the next one, 0 for all; signs stay as they
+    are. polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
     flips: rows are seen mirrored too; shift: sites they are moved by, at most.
     """
 
@@ -57,6 +59,7 @@ class TrainConfig:
     decay: float = 0.0
     balance: float = 0.0
     recency: bool | None = None
+    project: int = 0
     polish: int = 0
     samples: int = 32
     flips: bool = False
@@ -84,7 +87,9 @@ class TrainConfig:
         for name in ("epochs", "codebook", "bag_clusters"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        for name, least in (("hidden", 0), ("seed", 0), ("vocabulary", 2), ("polish", 0), ("samples", 1), ("shift", 0)):
+        for name, least in {
+            "hidden": 0, "seed": 0, "vocabulary": 2, "project": 0, "polish": 0, "samples": 1, "shift": 0
+        }.items():  # fmt: skip
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be {least} or more")
         if self.vocabulary > 2**24:

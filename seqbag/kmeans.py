@@ -11,10 +11,11 @@ import numpy.typing as npt
 from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.errors import DataError, UsageError
 from seqbag.kernels.assign import Searcher, sum_by_code
-from seqbag.projection import Projection
+from seqbag.projection import Moments, Projection
 from seqbag.reservoir import Reservoir
 
 _CHUNK_ROWS = 1 << 14  # of a batch that are projected at once
+_PROJECTED, _EPSILON = 32, 0.01  # dims that a codebook of a sample is searched in; see Projection.fit
 _ROUNDING = 1e-5  # squared distances below this fraction of a vector's squared norm are rounding
 
 
@@ -70,6 +71,20 @@ class KMeans:
         self._centroids: Float32s = np.zeros((k, dims), np.float32)  # of the codes that have no vectors yet
         self._search: Searcher | None = None
         self._points: Float32s | None = None  # (k, P), what is searched; NaN for centroids that do not exist
+
+    @classmethod
+    def of_sample(cls, x: Float32s, k: int, rng: np.random.Generator, threads: int = 1) -> Self:
+        """Frozen at up to k centroids of a sample x (n, D), so that counting merges exactly; searched in few dims."""
+        moments = Moments.of(x.shape[1], np.float32)
+        moments.update(x)
+        projection = Projection.fit(moments, min(_PROJECTED, x.shape[1]), _EPSILON)
+        k = min(k, max(1, len(x) // 4))
+        codebook = cls(
+            k, x.shape[1], np.float32, rng, projection=projection, sample=16 * k, start_after=len(x), threads=threads
+        )
+        codebook.update(x)
+        codebook.freeze()
+        return codebook
 
     @property
     def started(self) -> bool:

@@ -67,7 +67,8 @@ class Layer:
 
     patchers: per group; weights: per group (window * channels, F) float32; biases: (F,); regions: what is pooled for
     the classifier; embedding: (tokens, dims) for a layer over token rows, None over vectors; pooling:
-    per axis, how many sites become one site of the next layer's input (their mean; of signs, their largest), () for 1.
+    per axis, how many sites become one site of the next layer's input (their mean; of signs, their largest), () for 1;
+    projection: (channels, P) that the next layer's input is multiplied by, site by site; None leaves it as it is.
     """
 
     patchers: tuple[Patcher, ...]
@@ -77,11 +78,17 @@ class Layer:
     regions: Regions
     embedding: Float32s | None = None
     pooling: tuple[int, ...] = ()
+    projection: Float32s | None = None
 
     @property
     def channels(self) -> int:
         """Channels of the output: filters of all groups."""
         return sum(len(bias) for bias in self.biases)
+
+    @property
+    def outputs(self) -> int:
+        """Channels of the next layer's input."""
+        return self.channels if self.projection is None else self.projection.shape[1]
 
     def features(self, axes: int = 1) -> int:
         """Number of pooled features: each channel, and the length, of each region."""
@@ -132,7 +139,7 @@ class Layer:
             activate(values, ACTIVATIONS[self.activation])
 
     def next_input(self, maps: Maps) -> Maps:
-        """Activations as the next layer takes them: pooled, and signs as -1 and +1, so that they are a bit each."""
+        """Activations as the next layer takes them: pooled and projected; signs as -1 and +1, a bit each."""
         signs = ACTIVATIONS[self.activation] == SIGN
         if self.pooling and maps.grid is not None:
             pooler = Patcher(self.pooling, self.pooling, "valid")
@@ -142,6 +149,8 @@ class Layer:
             (pool_max if signs else pool_mean)(values, index, out)
             offsets = np.arange(len(maps) + 1, dtype=np.int64) * len(index)
             maps = Maps(out.reshape(-1, self.channels), offsets, grid)
+        if self.projection is not None:
+            return Maps(maps.values.astype(np.float32, copy=False) @ self.projection, maps.offsets, maps.grid)
         if not signs:
             return maps
         bits = maps.values.astype(np.float32, copy=False)

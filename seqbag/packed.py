@@ -1,11 +1,11 @@
 """Packed models: a quantised net in a file of kilobytes. Loading one executes nothing and checks every size and range.
 
-Layout (format 1): one safetensors file, whose metadata has one entry `seqbag.packed`, JSON with sorted keys: format,
-version, weights (ternary, binary or float), activations (sign or float), config, classes, columns, report, layers
-(windows, strides, padding, regions, pooling, activation, filters: the number of each window), hidden (units of the
-classifier, 0 for none) and shape (of an image, channels last; empty for sequences). Bits fill bytes from the lowest:
-bit i of a row is `row[i // 8] >> (i % 8) & 1`, and bits after the last are 0. A layer's inputs are numbered as in a
-model file: place in the window first, then channel. Tensors:
+Layout (format 2; 1 had no projections): one safetensors file, whose metadata has one entry `seqbag.packed`, JSON with
+sorted keys: format, version, weights (ternary, binary or float), activations (sign or float), config, classes, columns,
+report, layers (windows, strides, padding, regions, pooling, activation, filters: the number of each window), hidden
+(units of the classifier, 0 for none) and shape (of an image, channels last; empty for sequences). Bits fill bytes from
+the lowest: bit i of a row is `row[i // 8] >> (i % 8) & 1`, and bits after the last are 0. A layer's inputs are numbered
+as in a model file: place in the window first, then channel. Tensors:
 
 | name                       | shape, dtype                       | what                                             |
 |----------------------------|------------------------------------|--------------------------------------------------|
@@ -18,6 +18,8 @@ model file: place in the window first, then channel. Tensors:
 | layers.0.weights.G         | (inputs, filters) int16            | images only, in place of sign and mask: times    |
 |                            |                                    | bytes, padding 0; magnitudes of a filter add up  |
 |                            |                                    | to 32,767 at most                                |
+| layers.L.projection        | (channels, outputs) float32        | of the next layer's input; float activations     |
+|                            |                                    | only, and may be absent                          |
 | classifier.mean, .variance | (features,) float32                | what features are standardised by                |
 | classifier.hidden          | (features, hidden) int8            | weights / scale; absent without hidden units     |
 | classifier.hidden_scale    | (hidden,) float32                  | of each column                                   |
@@ -50,7 +52,7 @@ from seqbag.quantise import ACTIVATIONS, WEIGHTS, Kind
 from seqbag.store import Arrays, Model, describe_layer, read_tensors
 from seqbag.unpack import checked, one_of, read_classifier, read_layer, size
 
-FORMAT = 1
+FORMAT = 2
 KEY = "seqbag.packed"
 _MOST_IDS = 1 << 26
 _INT8 = 127
@@ -113,6 +115,8 @@ def _pack(layer: Layer, number: int, kind: Kind) -> Arrays:
     if layer.embedding is not None:
         whole = signs and filters != "float"
         arrays["embedding"] = pack_bits(layer.embedding[2:] > 0) if whole else layer.embedding
+    if layer.projection is not None:
+        arrays["projection"] = layer.projection
     for group, (weights, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
         if filters == "float":
             arrays[f"weights.{group}"], arrays[f"bias.{group}"] = weights, bias
@@ -163,7 +167,7 @@ def from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
     inputs = shape[-1] if shape else 0
     for number, values in enumerate(description["layers"]):
         layers.append(read_layer(number, values, arrays, kind, size(config.dims) if lookup is not None else 0, inputs))
-        inputs = layers[-1].channels
+        inputs = layers[-1].outputs
     if len(shape) != (len(layers[0].patchers[0].window) + 1 if image else 0):
         raise ValueError("the shape of images does not fit the input")
     first = layers[0]

@@ -1,8 +1,9 @@
 """Model files: safetensors with a JSON description in the header. Loading one executes nothing.
 
-Layout (format 1). The header's metadata has one entry `seqbag`, JSON: format, version, config, classes, columns (what
-input and label were read from), report (the training figures), layers (windows, strides, padding, regions, activation,
-pooling), hidden (units of the classifier) and shape (of an image, channels last; empty for sequences). Tensors:
+Layout (format 2; 1 had no projections). The header's metadata has one entry `seqbag`, JSON: format, version, config,
+classes, columns (what input and label were read from), report (the training figures), layers (windows, strides,
+padding, regions, activation, pooling), hidden (units of the classifier) and shape (of an image, channels last; empty
+for sequences). Tensors:
 
 | name                                | shape, dtype                          | what                                  |
 |-------------------------------------|---------------------------------------|---------------------------------------|
@@ -10,6 +11,7 @@ pooling), hidden (units of the classifier) and shape (of an image, channels last
 | tokens.text, tokens.text_ends       | (bytes,) uint8, (tokens - 2,) int64   | UTF-8 text of each                    |
 | layers.L.embedding                  | (tokens, dims) float32                | first layer over tokens               |
 | layers.L.weights.G, layers.L.bias.G | (inputs, filters), (filters,) float32 | filters of group G                    |
+| layers.L.projection                 | (channels, outputs) float32           | see Layer; may be absent              |
 | classifier.*                        | float32                               | mean, variance, hidden, out, biases   |
 | windows.G, window_counts.G          | (m, width) int32, (m,) int64          | commonest windows, for `inspect`      |
 """
@@ -30,7 +32,7 @@ import safetensors
 import safetensors.numpy
 
 from seqbag import __version__
-from seqbag.batch import Int32s, Int64s
+from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.classifier import Classifier
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError, ModelError, UsageError
@@ -40,7 +42,7 @@ from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
 
-FORMAT = 1
+FORMAT = 2
 _KEY = "seqbag"
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -123,6 +125,8 @@ def to_bytes(model: Model) -> bytes:
     for number, layer in enumerate(network.layers):
         if layer.embedding is not None:
             arrays[f"layers.{number}.embedding"] = layer.embedding
+        if layer.projection is not None:
+            arrays[f"layers.{number}.projection"] = layer.projection
         for group, (weights, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
             arrays[f"layers.{number}.weights.{group}"], arrays[f"layers.{number}.bias.{group}"] = weights, bias
     arrays |= {f"classifier.{name}": value for name, value in network.classifier.parameters.items()}
@@ -194,7 +198,7 @@ def _from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
     for number, values in enumerate(description["layers"]):
         layer = _layer(number, values, arrays, inputs)
         network.layers.append(layer)
-        inputs = layer.channels
+        inputs = layer.outputs
     features = sum(layer.features(len(layer.patchers[0].window)) for layer in network.layers)
     network.classifier = _classifier(arrays, features, int(description["hidden"]), len(classes))
     first = network.layers[0]
@@ -255,7 +259,19 @@ def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | No
     pooling = tuple(int(size) for size in values["pooling"])
     if pooling and (len(pooling) != len(patchers[0].window) or min(pooling) < 1):
         raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
-    return Layer(patchers, tuple(weights), tuple(biases), values["activation"], regions, embedding, pooling)
+    projection = read_projection(arrays, number, sum(map(len, biases)))
+    return Layer(patchers, tuple(weights), tuple(biases), values["activation"], regions, embedding, pooling, projection)
+
+
+def read_projection(arrays: Arrays, number: int, channels: int) -> Float32s | None:
+    """What the output of a layer is multiplied by for the next one, if anything. Raises ValueError."""
+    name = f"layers.{number}.projection"
+    if name not in arrays:
+        return None
+    projection: Float32s = checked(arrays, name, np.float32, 2)
+    if len(projection) != channels or not projection.shape[1]:
+        raise ValueError(f"the projection of layer {number + 1} does not fit its filters")
+    return projection
 
 
 def _fit(patchers: tuple[Patcher, ...]) -> bool:

@@ -29,20 +29,20 @@ from seqbag.fitting import Fitter
 from seqbag.kmeans import KMeans
 from seqbag.layer import Maps, embed
 from seqbag.mapcache import MapCache
+from seqbag.narrowing import pooling, projected
 from seqbag.network import Network
 from seqbag.parallel import Workers
 from seqbag.passes import ClassIndex, Forwarded, LayerCounts, RowSample, drawn, hold_out, stream
 from seqbag.patches import Patcher
 from seqbag.polishing import Polisher, views
 from seqbag.progress import Progress, Silent
-from seqbag.projection import Moments, Projection
 from seqbag.recency import alike, strata
 from seqbag.regions import Regions
 from seqbag.spill import Spill
 from seqbag.statistics import ShardStatistics
 from seqbag.tokens import Vocabulary
 from seqbag.trained import LayerReport, Trained, layer_report, listed
-from seqbag.whitening import pooling, whitening
+from seqbag.whitening import whitening
 
 KMEANS_CODES = 1024
 _SAMPLE_ROWS = 4096
@@ -50,7 +50,6 @@ _SAMPLE_SITES = 1 << 16  # of the sampled rows that are clustered
 _SITES = 1 << 14  # sites whose activations are held at once
 _PART_SITES = 1 << 12  # sites that a thread takes at a time
 _CACHED_ROWS = 256  # rows of a cache that go through a layer at once
-_PROJECTED = 32
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
 _PROCESS = 450 * 10**6  # bytes that the process takes without the bags
@@ -162,9 +161,7 @@ class Trainer:
 
     def _count_vectors(self, number: int) -> LayerCounts:
         """A later pass: rows go through the frozen layers, their windows to the nearest of k centroids."""
-        sample = self._embedded(self.sample.maps())
-        rows = max(1, int(np.searchsorted(sample.offsets, self._most(_SAMPLE_SITES), side="right")) - 1)
-        _, sampled = self.network.forward(sample.part(0, rows))
+        sampled = self._sampled()
         axes = sampled.axes
         patchers = self._patchers(axes)
         books = [self._centroids(sampled, patcher) for patcher in patchers] if self._counting() else []
@@ -273,21 +270,11 @@ class Trainer:
         return sites if self.source.kind != "image" else 8 * sites
 
     def _centroids(self, outputs: Maps, patcher: Patcher) -> KMeans:
-        """A codebook of the windows of the sampled rows; frozen, so that counting merges exactly."""
+        """A codebook of the windows of the sampled rows."""
         windows = outputs.windows(patcher)[0].astype(np.float32)
         if len(windows) == 0:
             raise DataError("the sampled rows hold no tokens: there is nothing to cluster")
-        moments = Moments.of(windows.shape[1], np.float32)
-        moments.update(windows)
-        projection = Projection.fit(moments, min(_PROJECTED, windows.shape[1]), 0.01)
-        k = min(self.config.codebook or KMEANS_CODES, max(1, len(windows) // 4))
-        codebook = KMeans(
-            k, windows.shape[1], np.float32, self.rng, projection=projection, sample=16 * k, start_after=len(windows),
-            threads=self.config.threads,
-        )  # fmt: skip
-        codebook.update(windows)
-        codebook.freeze()
-        return codebook
+        return KMeans.of_sample(windows, self.config.codebook or KMEANS_CODES, self.rng, self.config.threads)
 
     def _fit(self, number: int, counts: LayerCounts) -> float:
         """Train the layer on its counts and freeze it. Returns the proxy's accuracy on held-out rows."""
@@ -308,6 +295,8 @@ class Trainer:
         assert layer is not None
         if self.network.shape:
             layer = replace(layer, pooling=pooling(self.network.output_grid()))
+            if number + 1 < self.config.layers:
+                layer = projected(layer, self._sampled(), self.config.project)
         self.network.layers.append(layer)
         if self.config.polish:  # `_calibrate` trains a new one: until then, one that fits what a checkpoint holds
             axes, classes = len(layer.patchers[0].window), len(self.network.classes)
@@ -393,7 +382,10 @@ class Trainer:
     def _patchers(self, axes: int = 1) -> tuple[Patcher, ...]:
         return tuple(Patcher((width,) * axes, (1,) * axes, "same") for width in self.config.windows)
 
-    def _embedded(self, maps: Maps) -> Maps:
-        if self.network.lookup is None:
-            return maps
-        return Maps(embed(maps.values.astype(np.int32, copy=False), self.network.lookup), maps.offsets)
+    def _sampled(self) -> Maps:
+        """The newest layer's output of some rows."""
+        maps = self.sample.maps()
+        if self.network.lookup is not None:
+            maps = Maps(embed(maps.values.astype(np.int32, copy=False), self.network.lookup), maps.offsets)
+        rows = max(1, int(np.searchsorted(maps.offsets, self._most(_SAMPLE_SITES), side="right")) - 1)
+        return self.network.forward(maps.part(0, rows))[1]

@@ -57,7 +57,10 @@ def read_layer(number: int, values: dict[str, Any], arrays: Arrays, kind: Kind, 
             w, b = _whole_filters(arrays, name, size(filters), channels * places, kind)
         weights.append(w)
         biases.append(b)
-    return Layer(patchers, tuple(weights), tuple(biases), activation, regions, embedding, pooling)
+    projection = store.read_projection(arrays, number, sum(map(len, biases)))
+    if projection is not None and activation == "sign":
+        raise ValueError(f"layer {number + 1} has signs and a projection")
+    return Layer(patchers, tuple(weights), tuple(biases), activation, regions, embedding, pooling, projection)
 
 
 def _embedding(arrays: Arrays, kind: Kind, dims: int) -> Float32s:

@@ -19,12 +19,6 @@ from seqbag.regions import Regions
 EPSILON = 1e-2  # of the mean variance; see Projection.fit
 _THRESHOLDS = (0.25, 1.0)  # of sign filters, in standard deviations: two bits tell weak from strong
 _CHUNK = 1 << 18
-_POOLED = 16  # sites along an axis, from which on it is halved between layers
-
-
-def pooling(grid: tuple[int, ...]) -> tuple[int, ...]:
-    """How far to pool maps between layers: long axes by two."""
-    return tuple(2 if size >= _POOLED else 1 for size in grid)
 
 
 def whitening(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from seqbag.classifier import Classifier
@@ -53,15 +55,30 @@ def token_network(seed=0, dims=10, filters=7, widths=(1, 3), regions="tail:3,1",
 
 
 def image_network(
-    seed=0, filters=5, regions="grid:2", channels=3, window=(3, 3), padding="same", hidden=0, pooling=(), first="none"
+    seed=0,
+    filters=5,
+    regions="grid:2",
+    channels=3,
+    window=(3, 3),
+    padding="same",
+    hidden=0,
+    pooling=(),
+    first="none",
+    project=0,
 ):
-    """A net over pixels: a float layer, whose maps are pooled, then two of bits."""
+    """A net over pixels: a float layer, whose maps are pooled, then two of bits.
+
+    project: channels that the maps of all layers but the last are projected to, which bits are not.
+    """
     rng = np.random.default_rng(seed)
     config = TrainConfig(filters=(filters,), layers=3, activation="sign", hidden=hidden)
     weights = rng.standard_normal((int(np.prod(window)) * channels, filters)).astype(np.float32)
     bias = rng.standard_normal(filters).astype(np.float32)
     patcher = Patcher(window, (1,) * len(window), padding)
     pixels = Layer((patcher,), (weights,), (bias,), "sign", Regions.parse(first), pooling=pooling)
-    stack = [pixels] + [layer_of(rng, [window], filters, regions, filters, padding) for _ in range(2)]
+    stack = [pixels] + [layer_of(rng, [window], filters, regions, project or filters, padding) for _ in range(2)]
+    if project:
+        matrices = rng.standard_normal((2, filters, project)).astype(np.float32) / np.float32(50)
+        stack[:2] = [replace(layer, projection=matrix) for layer, matrix in zip(stack, matrices, strict=False)]
     features = sum(layer.features(len(window)) for layer in stack)
     return Network(config, ("cat", "dog"), None, stack, classifier_of(rng, features, hidden, 2))

@@ -21,7 +21,7 @@ from tests.opened import hub
 from tests.test_images import SMALL
 
 COLUMNS = {"kind": "image", "input": "img", "label": "label"}
-QUICK = replace(SMALL, filters=(6,), polish=2, epochs=2)
+QUICK = replace(SMALL, filters=(6,), project=4, polish=2, epochs=2)
 
 
 class Stopped(Exception):  # noqa: N818

@@ -17,6 +17,7 @@ from seqbag.config import TrainConfig
 from seqbag.errors import DataError, UsageError
 from seqbag.kernels.maps import pool_max, pool_mean
 from seqbag.layer import Layer, Maps
+from seqbag.narrowing import pooling
 from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.prediction import evaluate, predict
@@ -25,7 +26,7 @@ from seqbag.quantise import Kind, quantise
 from seqbag.regions import Regions
 from seqbag.store import Model, load, save, to_bytes
 from seqbag.trainer import train
-from seqbag.whitening import pooling, whitening
+from seqbag.whitening import whitening
 from seqbag_connectors import open_source
 from tests.builders import stripes, write_hub_images, write_parquet
 from tests.opened import hub
@@ -39,6 +40,7 @@ SMALL = TrainConfig.for_kind(
     polish=8,
     samples=16,
     shift=1,
+    project=8,
     epochs=12,
     valid_fraction=0.2,
     smoothing=0.0,

@@ -92,11 +92,44 @@ def test_nets_over_pixels_come_back_whole(place, kind, hidden):
     assert (loaded.network.engine is None) == (kind.weights == "float")
 
 
+@pytest.mark.parametrize("weights", ["ternary", "binary", "float"])
+def test_projections_are_kept(place, weights):
+    kind = Kind(weights, "float")
+    network = relu_network()
+    network = dataclasses.replace(quantise(network, kind), shape=PIXELS.shape[1:])
+    loaded = read(place, to_bytes(model_of(network, "image"), kind))
+    column = ImageColumn(PIXELS)
+    np.testing.assert_array_equal(
+        loaded.network.features(loaded.network.encode(column)), network.features(network.encode(column))
+    )
+
+
+def relu_network():
+    network = image_network(pooling=(2, 2), project=3)
+    layers = [dataclasses.replace(layer, activation="relu") for layer in network.layers]
+    config = dataclasses.replace(network.config, activation="relu")
+    return dataclasses.replace(network, layers=layers, config=config, shape=PIXELS.shape[1:])
+
+
+def test_projections_that_do_not_fit_are_refused(place, image_data):
+    kind = Kind("float", "float")
+    data = to_bytes(model_of(relu_network(), "image"), kind)
+    for content, projection, cause in (
+        (data, np.zeros((4, 3), np.float32), "the projection of layer 1 does not fit its filters"),
+        (data, np.full((5, 3), np.nan, np.float32), "layers.0.projection holds values that are not finite"),
+        (image_data, np.zeros((5, 3), np.float32), "layer 1 has signs and a projection"),
+    ):
+        description, arrays = parts(content)
+        with pytest.raises(ModelError) as error:
+            read(place, joined(description, arrays | {"layers.0.projection": projection}))
+        assert str(error.value).startswith(f"{place} is damaged (ValueError: {cause})")
+
+
 def test_the_bytes_are_those_documented(data):
     network = token_network()
     description, arrays = parts(data)
     assert {key: description[key] for key in ("format", "weights", "activations", "hidden")} == {
-        "format": 1, "weights": "ternary", "activations": "sign", "hidden": 5,
+        "format": 2, "weights": "ternary", "activations": "sign", "hidden": 5,
     }  # fmt: skip
     assert description["layers"][1] == {
         "windows": [[1], [3]], "strides": [[1], [1]], "padding": "same", "regions": "tail:3,1", "activation": "sign",
@@ -180,7 +213,7 @@ def refused(place, description, arrays):
 
 LIES = {
     "weights": "quaternary", "activations": 3, "classes": ["one"], "layers": [], "hidden": -1,
-    "columns": {"kind": "sound"}, "report": 7, "config": {"dims": 0}, "format": 2,
+    "columns": {"kind": "sound"}, "report": 7, "config": {"dims": 0}, "format": 3,
     "shape": [32, 32, 3],
 }  # fmt: skip
 LAYER_LIES = {

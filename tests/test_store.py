@@ -139,8 +139,8 @@ def test_missing_foreign_and_newer_files(tmp_path, data):
     description, tensors = described(data)
     assert refused(path, rebuilt(description, tensors, key="other")) == foreign
     assert refused(path, rebuilt([description], tensors)) == foreign
-    assert refused(path, rebuilt(description | {"format": 2}, tensors)) == (
-        f"{path} has format 2, newer than the 1 this seqbag {__version__} reads: update seqbag"
+    assert refused(path, rebuilt(description | {"format": 3}, tensors)) == (
+        f"{path} has format 3, newer than the 2 this seqbag {__version__} reads: update seqbag"
     )
 
 
