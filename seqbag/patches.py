@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any, Literal, TypeAlias
 
@@ -53,18 +54,11 @@ class Patcher:
         return tuple(self._out_size(axis, size) for axis, size in enumerate(shape))
 
     def grid_index(self, shape: tuple[int, ...]) -> Int32s:
-        """(out_sites, window_sites) int32: the flat input sites of each window of one example, -1 for padding."""
-        axes = len(self.window)
-        out_shape = self.out_shape(shape)
-        sites = np.zeros((1,) * (2 * axes), np.int64)
-        inside = np.ones((1,) * (2 * axes), np.bool_)
-        for axis, size in enumerate(shape):
-            starts = np.arange(out_shape[axis]) * self.stride[axis] - self.before(axis)
-            at = starts[:, None] + np.arange(self.window[axis])  # (out_size, window)
-            at = at.reshape([n if a in (axis, axes + axis) else 1 for a, n in enumerate(out_shape + self.window)])
-            sites = sites * size + at
-            inside = inside & (at >= 0) & (at < size)
-        return np.where(inside, sites, -1).astype(np.int32).reshape(prod(out_shape), prod(self.window))
+        """(out_sites, window_sites) int32: the flat input sites of each window of one example, -1 for padding.
+
+        Not to be written to: all who ask get the same array.
+        """
+        return _grid_index(self, shape)
 
     def ragged_index(self, offsets: Int64s) -> tuple[Index, Int64s]:
         """Windows of n sequences, sequence i being the sites offsets[i] .. offsets[i + 1] of a flat batch.
@@ -103,6 +97,21 @@ class Patcher:
         if self.padding == "valid":
             return max((size - self.window[axis]) // self.stride[axis] + 1, 0)
         return -(-size // self.stride[axis])
+
+
+@lru_cache(maxsize=64)
+def _grid_index(patcher: Patcher, shape: tuple[int, ...]) -> Int32s:
+    axes = len(patcher.window)
+    out_shape = patcher.out_shape(shape)
+    sites = np.zeros((1,) * (2 * axes), np.int64)
+    inside = np.ones((1,) * (2 * axes), np.bool_)
+    for axis, size in enumerate(shape):
+        starts = np.arange(out_shape[axis]) * patcher.stride[axis] - patcher.before(axis)
+        at = starts[:, None] + np.arange(patcher.window[axis])  # (out_size, window)
+        at = at.reshape([n if a in (axis, axes + axis) else 1 for a, n in enumerate(out_shape + patcher.window)])
+        sites = sites * size + at
+        inside = inside & (at >= 0) & (at < size)
+    return np.where(inside, sites, -1).astype(np.int32).reshape(prod(out_shape), prod(patcher.window))
 
 
 def gather(values: npt.NDArray[Any], index: Index) -> npt.NDArray[Any]:
