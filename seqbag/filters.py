@@ -180,6 +180,10 @@ class Standardiser:
         scale = 1 / np.sqrt(variance + 1e-3 * variance.mean() + 1e-9)
         return Standardiser(mean.astype(np.float32), scale.astype(np.float32))
 
+    def alike(self) -> Standardiser:
+        """One that scales all inputs by one number, so that those that vary more still do."""
+        return Standardiser(self.mean, np.full_like(self.scale, 1 / np.sqrt(np.mean(self.scale**-2))))
+
     @staticmethod
     def none(size: int) -> Standardiser:
         """Leaves vectors as they are."""

@@ -77,6 +77,12 @@ class Moments:
         return covariance
 
 
+def signed(axes: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Axes (D, P) with the signs that make the largest entry of each positive: eigenvectors have none of their own."""
+    result: npt.NDArray[np.float64] = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+    return result
+
+
 @dataclass(frozen=True, eq=False)
 class Projection:
     """z = (x - mean) @ matrix. mean: (D,) float32; matrix: (D, P) float32. A row's result is its own alone."""
@@ -96,7 +102,7 @@ class Projection:
         variances, axes = np.linalg.eigh(covariance)
         variances, axes = np.maximum(variances[::-1][:dims], 0), axes[:, ::-1][:, :dims]
         floor = epsilon * float(np.trace(covariance)) / len(axes)
-        axes = axes * np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
+        axes = signed(axes)
         lowest = 1e-7 * float(np.trace(covariance)) + float(np.finfo(np.float32).tiny)  # less is rounding
         scales = np.where(variances > lowest, 1 / np.sqrt(np.maximum(variances, lowest) + floor), 0)
         return cls(moments.mean().astype(np.float32), np.ascontiguousarray(axes * scales, np.float32))
