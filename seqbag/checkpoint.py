@@ -19,10 +19,9 @@ from typing import IO, Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 
 from seqbag.errors import DataError, ModelError
-from seqbag.store import FORMAT, read_tensors, write_atomically
+from seqbag.store import FORMAT, Buffer, read_tensors, tensor_parts, write_atomically
 
 Arrays = dict[str, npt.NDArray[Any]]
 State = tuple[dict[str, Any], Arrays]
@@ -105,10 +104,9 @@ class Checkpoint:
     def save(self, state: State) -> None:
         """Write a checkpoint in the place of the last. Raises DataError if it cannot; the last one then stays."""
         values, arrays = state
-        contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
         description = {"format": FORMAT, "identity": self.identity, "values": values}
-        description["sum"] = _checksum(description, contiguous)
-        self._write(self.file, safetensors.numpy.save(contiguous, {_KEY: json.dumps(description)}))
+        description["sum"] = _checksum(description, arrays)
+        self._write(self.file, *tensor_parts(_KEY, description, arrays))
         self._last = time.monotonic()
 
     def clear(self) -> None:
@@ -134,8 +132,8 @@ class Checkpoint:
                 raise
             lock.close()
 
-    def _write(self, path: Path, data: bytes) -> None:
-        write_atomically(path, data, "make room, or choose another place with --work-dir")
+    def _write(self, path: Path, *parts: Buffer) -> None:
+        write_atomically(path, *parts, remedy="make room, or choose another place with --work-dir")
 
     def _read(self) -> State:
         with self.restoring():

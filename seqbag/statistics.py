@@ -9,7 +9,6 @@ tokens' text only if asked for.
 from __future__ import annotations
 
 import copy
-import json
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,6 @@ from typing import Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 
 from seqbag.bags import Bags
 from seqbag.batch import ImageColumn, InputKind, Int32s, Rows, Source
@@ -37,7 +35,7 @@ from seqbag.progress import Progress, Silent
 from seqbag.recency import STRATA, by_stratum
 from seqbag.regions import Regions
 from seqbag.spill import Spill
-from seqbag.store import FORMAT, read_tensors, write_atomically
+from seqbag.store import FORMAT, read_tensors, tensor_parts, write_atomically
 from seqbag.tokens import Encoder, Spans, Vocabulary
 from seqbag.trained import Trained, layer_report
 
@@ -173,10 +171,7 @@ class ShardStatistics:
             "regions": str(self.counts.regions), "classes": list(self.index.numbers), "strata": STRATA,
         }  # fmt: skip
         arrays = prefixed("vocabulary", self.vocabulary.arrays()) | prefixed("counts", self.counts.arrays())
-        contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-        data = safetensors.numpy.save(contiguous, {_KEY: json.dumps(description)})
-        write_atomically(path, data)
-        return len(data)
+        return write_atomically(path, *tensor_parts(_KEY, description, arrays))
 
     @classmethod
     def load(cls, path: Path) -> Self:

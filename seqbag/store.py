@@ -45,6 +45,7 @@ from seqbag.regions import Regions
 FORMAT = 2
 _KEY = "seqbag"
 Arrays = dict[str, npt.NDArray[Any]]
+Buffer = bytes | memoryview
 
 
 @dataclass
@@ -65,9 +66,7 @@ class Model:
 
 def save(model: Model, path: Path) -> int:
     """Write a model file; it appears whole or not at all. Returns its bytes. Raises DataError if it cannot."""
-    data = to_bytes(model)
-    write_atomically(path, data)
-    return len(data)
+    return write_atomically(path, to_bytes(model))
 
 
 def check_writable(path: Path) -> None:
@@ -85,12 +84,15 @@ def check_writable(path: Path) -> None:
         raise DataError(f"{path} cannot be written ({cause}): choose another place with --out")
 
 
-def write_atomically(path: Path, data: bytes, remedy: str = "choose another place with --out") -> None:
-    """Write a file beside its place and move it there. Raises DataError naming the path, the cause and the remedy."""
+def write_atomically(path: Path, *parts: Buffer, remedy: str = "choose another place with --out") -> int:
+    """Write a file of these parts beside its place and move it there. Returns its bytes.
+
+    Raises DataError naming the path, the cause and the remedy.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            file.write(data)
+            size = sum(file.write(part) for part in parts)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -98,6 +100,25 @@ def write_atomically(path: Path, data: bytes, remedy: str = "choose another plac
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise DataError(f"{path} cannot be written ({error.strerror}): {remedy}") from error
+    return size
+
+
+def tensor_parts(key: str, description: dict[str, Any], arrays: Arrays) -> list[Buffer]:
+    """The parts of a safetensors file that `read_tensors` reads, as they lie in memory: they may be half of all it has.
+
+    arrays: of integers or floats.
+    """
+    header: dict[str, Any] = {"__metadata__": {key: json.dumps(description)}}
+    ordered = sorted(arrays.items(), key=lambda item: -item[1].itemsize)  # each then starts at a multiple of its size
+    start, parts = 0, []
+    for name, array in ordered:
+        kind = f"{array.dtype.kind.upper()}{8 * array.itemsize}"
+        header[name] = {"dtype": kind, "shape": array.shape, "data_offsets": (start, start + array.nbytes)}
+        start += array.nbytes
+        parts.append(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return [len(text).to_bytes(8, "little"), text, *parts]
 
 
 def to_bytes(model: Model) -> bytes:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from seqbag import __version__
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError, ModelError
-from seqbag.store import check_writable, load, save, to_bytes, write_atomically
+from seqbag.store import check_writable, load, read_tensors, save, tensor_parts, to_bytes, write_atomically
 from seqbag.trainer import train
 from tests.memory import MemorySource, text_column, tokens_column
 
@@ -107,6 +107,28 @@ def test_nothing_is_written_where_it_cannot_be(tmp_path, model):
         write_atomically(tmp_path / "folder", b"x")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
     assert (tmp_path / "file").read_bytes() == b"kept"
+
+
+def test_tensors_are_read_as_they_were_written_and_not_copied_before(tmp_path):
+    rng = np.random.default_rng(0)
+    arrays = {
+        f"{dtype}.{len(shape)}.{shape[0]}": rng.integers(0, 100, shape).astype(dtype)
+        for dtype in ("uint8", "uint16", "float16", "int32", "float32", "int64", "uint64", "float64")
+        for shape in ((3,), (0,), (5, 7), (0, 4))
+    }
+    arrays["columns"] = np.arange(12, dtype=np.int32).reshape(3, 4)[:, 1:3]
+    description = {"format": 1, "text": "\u00e9"}
+    size = write_atomically(tmp_path / "file", *(parts := tensor_parts("key", description, arrays)))
+    read, tensors = read_tensors(tmp_path / "file", "key")
+    assert read == description
+    assert tensors.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert (tensors[name].dtype, tensors[name].shape) == (array.dtype, array.shape)
+        assert np.array_equal(tensors[name], array)
+    assert size == (tmp_path / "file").stat().st_size == sum(len(part) for part in parts)
+    lying = [np.frombuffer(part, np.uint8) for part in parts if len(part)]
+    copied = [name for name, array in arrays.items() if not any(np.shares_memory(array, part) for part in lying)]
+    assert copied == [name for name, array in arrays.items() if array.size == 0] + ["columns"]
 
 
 def test_a_place_is_checked_before_the_work(tmp_path):
