@@ -74,5 +74,5 @@ def take_up_counts(run: Trainer, number: int, counts: LayerCounts) -> int:
         if counts.spill is not None:
             counts.spill.restore(values["spilled"])
     run.rng.bit_generator.state = values["rng"]  # what made the codebooks has drawn from it meanwhile
-    run.resumed = None
+    run.resumed = run.checkpoint.state = None
     return int(values["done"])

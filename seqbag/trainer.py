@@ -99,37 +99,39 @@ class Trainer:
         if self.network.shape and self.config.polish:
             self._refill(done)
         for number in range(done, self.config.layers):
-            layer_started = time.perf_counter()
-            if number == 0 and self.source.kind != "image":
-                counts = self._count_tokens()
-            else:
-                if number == 0:
-                    self._whiten()
-                counts = self._count_vectors(number)
-                if number:
-                    self._calibrate(counts)
-            distinct = counts.distinct
-            counts.cluster(self.config.bag_clusters, self.rng, self.config.threads)
-            books, clusters = counts.codebooks, counts.bags.size if counts.bags.clustered else None
-            exact = bool(books) and all(isinstance(book, ExactCodebook) and not book.overflowed for book in books)
-            self.exact = exact and clusters is None and self.config.layers == 1
-            accuracy = self._fit(number, counts)
-            self.reports.append(layer_report(counts, distinct, accuracy, time.perf_counter() - layer_started))
-            if self.checkpoint is not None:
-                self.checkpoint.save(resuming.state(self, self.checkpoint, number + 1))
-            if counts.spill is not None:
-                counts.spill.clear()
+            self._learn(number)
         self._finish()
-        if self.shard is not None:
+        if self.source.kind != "image":
             self.network.config = replace(self.config, recency=bool(self.times.max() > 1))  # as it was chosen
-        trained.confusion = self.fitter.confusion
-        trained.rows, trained.valid_accuracy = self.rows, self.reports[-1].valid_accuracy
-        trained.seconds = time.perf_counter() - started
+        trained.confusion, trained.rows = self.fitter.confusion, self.rows
+        trained.valid_accuracy, trained.seconds = self.reports[-1].valid_accuracy, time.perf_counter() - started
         return trained
+
+    def _learn(self, number: int) -> None:
+        """Count the rows for a layer and train it. Its counts go with this call, before the next layer's are made."""
+        started = time.perf_counter()
+        if number == 0 and self.source.kind != "image":
+            counts = self._count_tokens()
+        else:
+            if number == 0:
+                self._whiten()
+            counts = self._count_vectors(number)
+            if number:
+                self._calibrate(counts)
+        distinct = counts.distinct
+        counts.cluster(self.config.bag_clusters, self.rng, self.config.threads)
+        exact = [isinstance(book, ExactCodebook) and not book.overflowed for book in counts.codebooks]
+        self.exact = bool(exact) and all(exact) and not counts.bags.clustered and self.config.layers == 1
+        accuracy = self._fit(number, counts)
+        self.reports.append(layer_report(counts, distinct, accuracy, time.perf_counter() - started))
+        if self.checkpoint is not None:
+            self.checkpoint.save(resuming.state(self, self.checkpoint, number + 1))
+        if counts.spill is not None:
+            counts.spill.clear()
 
     def _count_tokens(self) -> LayerCounts:
         """First pass: classes, vocabulary, row sample, and the exact counts of the first layer."""
-        shard = self.shard
+        shard, self.shard = self.shard, None
         assert shard is not None
         counts = shard.counts
         for first, rows, prepared in self._pass(
@@ -164,15 +166,16 @@ class Trainer:
         sampled = self._sampled()
         axes = sampled.axes
         patchers = self._patchers(axes)
-        books = [self._centroids(sampled, patcher) for patcher in patchers] if self._counting() else []
+        counting = not self.config.polish or self.config.codebook is not None  # a polish can start from counts
+        books = [self._centroids(sampled, patcher) for patcher in patchers] if counting else []
         regions = self.network.layers[-1].regions
         if regions.kind == "none":
             regions = Regions.parse(self.config.regions or "grid:2")
-        dense = sum(layer.features(axes) for layer in self.network.layers)
-        bags, held_bags = (Bags(len(books), regions.count(axes), dense) for _ in range(2))
+        shape = len(books), regions.count(axes), sum(layer.features(axes) for layer in self.network.layers)
         cut = patchers if books else ()
-        counts = LayerCounts(cut, books, regions, bags, held_bags, self._budget(), self._spill(number))
+        counts = LayerCounts(cut, books, regions, Bags(*shape), Bags(*shape), self._budget(), self._spill(number))
         keep = self._cache(sampled) if self.config.polish else None
+        del sampled  # as large as a share of the bags, and of no use while the rows are counted
         for part in self._forwarded(number, f"layer {number + 1}: counting windows", counts):
             counts.update_views(part if books else part._replace(views=part.views[:1]))
             if keep is not None:
@@ -261,17 +264,13 @@ class Trainer:
             return self.workers.each(inputs, lambda maps: (self.network.halves(maps, first), maps.part(0, 0)))
         return self.workers.each(inputs, lambda maps: self.network.forward(maps, first))
 
-    def _counting(self) -> bool:
-        """Whether a layer of vectors is trained on counts, if only to start with."""
-        return not self.config.polish or self.config.codebook is not None
-
     def _most(self, sites: int) -> int:
         """Sites to take at once: of images more, as each has many."""
         return sites if self.source.kind != "image" else 8 * sites
 
     def _centroids(self, outputs: Maps, patcher: Patcher) -> KMeans:
         """A codebook of the windows of the sampled rows."""
-        windows = outputs.windows(patcher)[0].astype(np.float32)
+        windows = outputs.windows(patcher)[0].astype(np.float32, copy=False)
         if len(windows) == 0:
             raise DataError("the sampled rows hold no tokens: there is nothing to cluster")
         return KMeans.of_sample(windows, self.config.codebook or KMEANS_CODES, self.rng, self.config.threads)
@@ -279,7 +278,7 @@ class Trainer:
     def _fit(self, number: int, counts: LayerCounts) -> float:
         """Train the layer on its counts and freeze it. Returns the proxy's accuracy on held-out rows."""
         task = f"layer {number + 1}: training"
-        if number == 0 and self.shard is not None:
+        if number == 0 and self.source.kind != "image":
             self.times = self.fitter.choose_recency(counts)
         if self.config.regions is None and counts.regions.kind == "tail" and number == 0:
             counts = self.fitter.choose_regions(counts, self.network)

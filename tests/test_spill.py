@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,13 @@ from hypothesis import given, settings
 from seqbag.bags import Bags
 from seqbag.batch import Source
 from seqbag.checkpoint import Checkpoint
+from seqbag.classifier import Classifier
 from seqbag.errors import DataError, ModelError
-from seqbag.spill import Spill
+from seqbag.fitting import Fitter
+from seqbag.layer import Layer
+from seqbag.network import Network
+from seqbag.passes import LayerCounts
+from seqbag.spill import Part, Spill
 from seqbag.store import to_bytes
 from seqbag.trainer import train
 from tests.memory import MemorySource
@@ -115,6 +121,31 @@ def test_a_run_whose_bags_outgrow_the_memory(
     with Checkpoint(tmp_path / "work", config.to_json(), resume=True) as checkpoint:
         checkpoint.clear()
     assert not (tmp_path / "work").exists(), "files go when the run is done"
+
+
+def test_what_is_done_with_takes_no_memory(lines: Source, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bags that are in a file, and all that was counted for a layer that is trained."""
+    monkeypatch.setattr("seqbag.trainer._LEAST_BAGS", 20_000)
+    monkeypatch.setattr("seqbag.trainer._BAGS_SHARE", 0.0)
+    done: list[weakref.ref[object]] = []
+    left: list[int] = []
+
+    class Watched(Spill):
+        def write(self, bags: Bags) -> Part:
+            left.append(sum(thing() is not None for thing in done))
+            done.append(weakref.ref(bags))
+            return super().write(bags)
+
+    class Fitted(Fitter):
+        def fit(self, counts: LayerCounts, network: Network, task: str) -> tuple[Layer, Classifier, float]:
+            done.extend(weakref.ref(thing) for thing in (counts.bags, counts.held_out, *counts.codebooks))
+            return super().fit(counts, network, task)
+
+    monkeypatch.setattr("seqbag.trainer.Spill", Watched)
+    monkeypatch.setattr("seqbag.trainer.Fitter", Fitted)
+    train(lines, replace(SMALL, epochs=2, layers=2))
+    assert len(left) > 4
+    assert left == [0] * len(left)
 
 
 class Notes:
