@@ -16,7 +16,7 @@ import numpy.typing as npt
 from seqbag.batch import Int32s, Int64s
 from seqbag.errors import UsageError
 from seqbag.kernels.bagmath import join_regions, mark_codes, select_bags
-from seqbag.kernels.counting import add_examples, add_labels, rehash
+from seqbag.kernels.counting import add_examples, add_labels, list_labels, rehash
 
 Halves = npt.NDArray[np.float16]
 _STRETCH = 1 << 15  # bags merged at once
@@ -111,16 +111,13 @@ class Bags:
         self.rows += int(times.sum())
 
     def label_counts(self) -> tuple[Int64s, Int32s, Int64s]:
-        """Labels as rows of a sparse matrix: pointers (size + 1,), classes and counts (nodes,)."""
-        owner = np.empty(self._nodes, np.int32)
-        nodes, bags = self._heads[: self.size].copy(), np.arange(self.size, dtype=np.int32)
-        while len(nodes):
-            owner[nodes] = bags
-            nodes = self._following[nodes]
-            bags, nodes = bags[nodes >= 0], nodes[nodes >= 0]
-        order = np.lexsort((self._classes[: self._nodes], owner))
-        pointers = np.searchsorted(owner[order], np.arange(self.size + 1)).astype(np.int64)
-        return pointers, self._classes[order], self._label_counts[order]
+        """Labels as rows of a sparse matrix: pointers (size + 1,), classes, rising in each row, and counts (nodes,)."""
+        pointers = np.zeros(self.size + 1, np.int64)
+        classes, counts = np.empty(self._nodes, np.int32), np.empty(self._nodes, np.int64)
+        list_labels(
+            self._heads[: self.size], self._classes, self._label_counts, self._following, pointers, classes, counts
+        )
+        return pointers, classes, counts
 
     def relabel(self, numbers: Int32s) -> None:
         """Rename the classes: class c becomes numbers[c]."""
@@ -134,7 +131,7 @@ class Bags:
         pointers, labels, counts = self.label_counts()
         times = weights[labels % len(weights)]
         owners = np.repeat(np.arange(self.size), np.diff(pointers))[times > 0]
-        kept = np.unique(owners)
+        kept = np.flatnonzero(np.bincount(owners, minlength=self.size))
         if len(kept) < self.size:
             self._keep(kept)
             owners = np.searchsorted(kept, owners)

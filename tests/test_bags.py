@@ -205,6 +205,15 @@ def test_merging_clusters_keeps_every_label(case, clusters):
     assert [bag[:2] for bag in content(bags)] == [bag[:2] for bag in before[: len(kept)]]
 
 
+def test_many_labels_of_a_bag_are_listed_by_class():
+    rng = np.random.default_rng(4)
+    codes, labels = rng.integers(0, 3, 2000).astype(np.int32), rng.integers(0, 300, 2000).astype(np.int32)
+    bags = Bags(1, 1)
+    bags.update(codes[None], np.zeros(2000, np.int32), np.arange(2001), labels)
+    counted = {code: Counter(labels[codes == code].tolist()) for code in range(3)}
+    assert [found for *_, found in content(bags)] == [counted[code] for code in dict.fromkeys(codes.tolist())]
+
+
 def test_bag_clusters_hold_like_bags_of_one_class():
     rng = np.random.default_rng(3)
     lengths = np.full(400, 12)

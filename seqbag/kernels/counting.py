@@ -259,3 +259,27 @@ def add_labels(
             size += 1
         counts[node] += amounts[i]
     return size
+
+
+@njit(cache=True, nogil=True)
+def list_labels(
+    heads: Any, classes: Any, counts: Any, following: Any, pointers: Any, out_classes: Any, out_counts: Any
+) -> None:
+    """The linked lists of `add_labels` as rows of a sparse matrix, by class.
+
+    pointers: (bags + 1,) int64, the first 0; out_classes, out_counts: (nodes,); all are filled.
+    """
+    keys = np.empty(len(out_classes), np.int64)
+    for bag in range(len(heads)):
+        first = end = pointers[bag]
+        node = heads[bag]
+        while node >= 0:
+            keys[end] = (np.int64(classes[node]) << 32) | np.int64(node)
+            node = following[node]
+            end += 1
+        _sort(keys[first:], end - first)
+        pointers[bag + 1] = end
+    for at in range(len(keys)):
+        node = keys[at] & 0xFFFFFFFF
+        out_classes[at] = classes[node]
+        out_counts[at] = counts[node]
