@@ -66,7 +66,8 @@ class Spill:
         try:
             if _checksum(path) != part.checksum:
                 raise ValueError("other bytes")
-            with pa.OSFile(str(path)) as source, pa.ipc.open_file(source) as reader:
+            # Mapped, as what is read into Arrow's memory stays there after the bags have copied it.
+            with pa.memory_map(str(path)) as source, pa.ipc.open_file(source) as reader:
                 batch = reader.get_batch(0)
             arrays: dict[str, npt.NDArray[Any]] = {
                 name: column.values.to_numpy() for name, column in zip(batch.schema.names, batch.columns, strict=True)

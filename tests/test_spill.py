@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 
@@ -53,6 +54,20 @@ def some(folder: Path) -> Spill:
     spill = Spill(folder, "bags-0")
     spill.write(bags)
     return spill
+
+
+def test_a_file_is_read_without_a_copy_that_arrow_keeps(tmp_path: Path) -> None:
+    bags, spill = Bags(1, 1), Spill(tmp_path, "bags-0")
+    codes = np.arange(10_000, dtype=np.int32)
+    bags.update(codes[None], np.zeros(len(codes), np.int32), np.arange(len(codes) + 1), codes % 3)
+    part, usual = spill.write(bags), pa.default_memory_pool()
+    pool = pa.proxy_memory_pool(usual)
+    pa.set_memory_pool(pool)
+    try:
+        assert content(spill.read(part)) == content(bags)
+    finally:
+        pa.set_memory_pool(usual)
+    assert pool.max_memory() < part.nbytes / 100
 
 
 def test_a_file_of_other_bytes_is_refused(tmp_path: Path) -> None:
