@@ -34,7 +34,8 @@ class Bags:
         self.groups, self.regions, self.width = groups, regions, dense
         self.clustered = False  # whether rows of unlike bags were merged
         self.size = 0
-        self.rows = 0
+        self.rows = 0  # each as often as it counts
+        self.examples = 0  # each once
         self._pointers: Int64s = np.zeros(1, np.int64)
         self._codes: Int32s = np.empty(0, np.int32)
         self._counts: Int32s = np.empty(0, np.int32)
@@ -70,8 +71,8 @@ class Bags:
 
     @property
     def visits(self) -> int:
-        """Examples that an epoch is to see: the rows, or the bags where they are clusters of rows."""
-        return self.size if self.clustered else self.rows
+        """Examples that an epoch is to see, however much they weigh; or the bags where they are clusters of rows."""
+        return self.size if self.clustered else self.examples
 
     @property
     def nbytes(self) -> int:
@@ -109,6 +110,7 @@ class Bags:
             self._nodes,
         )
         self.rows += int(times.sum())
+        self.examples += n
 
     def label_counts(self) -> tuple[Int64s, Int32s, Int64s]:
         """Labels as rows of a sparse matrix: pointers (size + 1,), classes, rising in each row, and counts (nodes,)."""
@@ -124,18 +126,14 @@ class Bags:
         self._classes[: self._nodes] = numbers[self._classes[: self._nodes]]
 
     def weigh(self, weights: Int64s) -> None:
-        """Forget the strata of labels told apart by `recency`, whose rows count weights (strata,) times each.
+        """Forget the strata of labels told apart by `recency`, whose rows count weights (strata,) times each, from 1.
 
-        Bags without weight are dropped.
+        They are no more examples than before.
         """
         pointers, labels, counts = self.label_counts()
-        times = weights[labels % len(weights)]
-        owners = np.repeat(np.arange(self.size), np.diff(pointers))[times > 0]
-        kept = np.flatnonzero(np.bincount(owners, minlength=self.size))
-        if len(kept) < self.size:
-            self._keep(kept)
-            owners = np.searchsorted(kept, owners)
-        self._set_labels(owners, labels[times > 0] // len(weights), (counts * times)[times > 0])
+        examples, owners = self.examples, np.repeat(np.arange(self.size), np.diff(pointers))
+        self._set_labels(owners, labels // len(weights), counts * weights[labels % len(weights)])
+        self.examples = examples
 
     def weights(self) -> Int64s:
         """(size,) int64: the rows each bag stands for."""
@@ -209,7 +207,7 @@ class Bags:
         rehash(self._hashes, self.size, self._slots)
 
     def _set_labels(self, bags: Int64s, classes: Int32s, counts: Int64s) -> None:
-        """Count label classes[i] counts[i] times under bags[i], and no others."""
+        """Count label classes[i] counts[i] times under bags[i], and no others: examples that weigh as those before."""
         nodes = len(bags)
         self._heads = np.full(self.size, -1, np.int32)
         self._classes, self._following = np.empty(nodes, np.int32), np.empty(nodes, np.int32)
@@ -217,7 +215,8 @@ class Bags:
         self._nodes = add_labels(
             bags.astype(np.int32), classes, counts, self._heads, self._classes, self._label_counts, self._following, 0
         )
-        self.rows = int(counts.sum())
+        rows = int(counts.sum())
+        self.rows, self.examples = rows, round(self.examples * rows / max(self.rows, 1))
 
     def merge(self, other: Self, codes: Sequence[Int32s]) -> None:
         """Add the bags of `other`. codes: per group, the code here of each of its codes. Exact, unless clustered."""
@@ -235,6 +234,7 @@ class Bags:
                 self._nodes,
             )  # fmt: skip
         self.rows += other.rows
+        self.examples += other.examples
         self.clustered |= other.clustered
 
     def empty(self) -> Self:
@@ -244,7 +244,7 @@ class Bags:
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The state, for a file."""
         pointers, classes, counts = self.label_counts()
-        shape = (self.groups, self.regions, self.width, self.size, self.rows, self.clustered)
+        shape = (self.groups, self.regions, self.width, self.size, self.rows, self.examples, self.clustered)
         return {
             "shape": np.array(shape, np.int64), "pointers": self.pointers, "codes": self.codes, "counts": self.counts,
             "dense": self._dense[: self.size], "hashes": self._hashes[: self.size], "label_pointers": pointers,
@@ -254,7 +254,7 @@ class Bags:
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """The bags whose `arrays` these are. Raises ValueError or KeyError if they cannot be."""
-        groups, regions, width, size, rows, clustered = arrays["shape"].tolist()
+        groups, regions, width, size, rows, examples, clustered = arrays["shape"].tolist()
         bags = cls(groups, regions, width)
         lengths = {"pointers": size * bags.spans + 1, "hashes": size, "label_pointers": size + 1}
         lengths |= {"codes": int(arrays["pointers"][-1]), "label_classes": int(arrays["label_pointers"][-1])}
@@ -274,7 +274,8 @@ class Bags:
         rehash(bags._hashes, size, bags._slots)
         owners = np.repeat(np.arange(size), np.diff(arrays["label_pointers"]))
         bags._set_labels(owners, arrays["label_classes"].astype(np.int32), arrays["label_counts"].astype(np.int64))
-        if bags.rows != rows:
+        bags.examples = examples
+        if bags.rows != rows or not 0 <= examples <= rows:
             raise ValueError("the label counts of the bags do not add up to their rows")
         return bags
 

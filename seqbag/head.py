@@ -274,7 +274,8 @@ class _Labels:
     """Label distributions of bags, and the order they are visited in.
 
     A bag that stands for w rows is visited w times an epoch, as its rows would be; visits that fall into one batch are
-    one bag of that weight. Over `_MOST_VISITS` rows, and where bags are clusters, each visit stands for several rows.
+    one bag of that weight. Over `_MOST_VISITS` rows, and where rows weigh more or bags are clusters, each visit stands
+    for several rows.
     """
 
     _MOST_VISITS = 4_000_000
@@ -284,9 +285,8 @@ class _Labels:
         self.pointers, self.label_classes, self.counts = bags.label_counts()
         totals = np.concatenate([[0], np.cumsum(self.counts)])
         self.rows: Int64s = np.diff(totals[self.pointers])
-        most = bags.size if bags.clustered else self._MOST_VISITS
         self.total = int(self.rows.sum())
-        share = min(1.0, most / max(self.total, 1))
+        share = min(bags.visits, self._MOST_VISITS) / max(self.total, 1)
         self.times: Int64s = np.maximum(1, np.round(self.rows * share)).astype(np.int64)
         self.visits = int(self.times.sum())
 

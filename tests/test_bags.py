@@ -259,7 +259,7 @@ def test_merged_shards_are_one_pass(case, at):
     names = [np.arange(int(case["codes"].max(initial=0)) + 1, dtype=np.int32)] * whole.groups
     left.merge(right, names)
     left.merge(left.empty(), names)
-    assert (content(left), left.rows) == (content(whole), whole.rows)
+    assert (content(left), left.rows, left.examples) == (content(whole), whole.rows, whole.examples)
 
 
 @settings(deadline=None, max_examples=50)
@@ -271,4 +271,4 @@ def test_saved_bags_come_back(case):
     assert content(back) == content(bags)
     update(back, case)
     update(bags, case)
-    assert (content(back), back.rows) == (content(bags), bags.rows)
+    assert (content(back), back.rows, back.examples) == (content(bags), bags.rows, bags.examples)

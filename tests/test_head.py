@@ -15,6 +15,7 @@ from seqbag.layer import Maps
 from seqbag.parallel import Workers
 from seqbag.passes import LayerCounts
 from seqbag.patches import Patcher
+from seqbag.recency import STRATA
 from seqbag.regions import Regions
 from tests import naive
 
@@ -139,6 +140,20 @@ def test_an_epoch_visits_every_row_once():
     np.testing.assert_allclose(seen, [1, 2, 3, 1, 1], rtol=1e-6)
     _, target, _ = labels.batch(order)
     np.testing.assert_allclose(target, [[1, 0, 0], [0.5, 0.5, 0], [1 / 3, 0, 2 / 3], [0, 1, 0], [0, 1, 0]], rtol=1e-6)
+
+
+def test_rows_that_weigh_more_are_no_more_visits():
+    """Of 40 bags of a row each, a fifth weigh 32 times as much: each visit then stands for seven, in the mean."""
+    counts = counts_of([[1 + i] * 2 for i in range(40)], [i % 5 * STRATA + i % 3 for i in range(40)])
+    counts.bags.weigh(np.repeat([1, 1, 32], [1, 1, STRATA - 2]))
+    weights = counts.bags.weights()
+    assert (counts.bags.rows, counts.bags.visits) == (weights.sum(), 40)
+    labels = _Labels(counts.bags, 5, np.ones(5, np.float32), 0.0)
+    assert 40 <= labels.visits < 80, "each bag once at least"
+    order = labels.order(np.random.default_rng(0))
+    chosen, _, weight = labels.batch(order)
+    seen = weight * labels.visits / len(chosen)
+    np.testing.assert_allclose(seen[chosen], weights * labels.visits / weights.sum(), rtol=1e-6)
 
 
 def toy(n, seed=0):

@@ -84,12 +84,11 @@ def test_newer_rows_weigh_up_to_eight_times_as_much():
 @settings(deadline=None, max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), max_size=60))
 def test_weighing_counts_each_row_as_often_as_its_stratum_says(examples):
-    weights = np.zeros(STRATA, np.int64)
-    weights[:4] = [0, 1, 3, 8]
+    weights = np.ones(STRATA, np.int64)
+    weights[:4] = [1, 2, 3, 8]
     bags, expected = bags_of(examples), {}
     for code, label, stratum in examples:
-        if weights[stratum]:
-            expected[code, label] = expected.get((code, label), 0) + int(weights[stratum])
+        expected[code, label] = expected.get((code, label), 0) + int(weights[stratum])
     np.testing.assert_array_equal(
         rows_of_strata(bags), np.bincount([s for _, _, s in examples], minlength=STRATA).astype(np.int64)
     )
@@ -101,8 +100,9 @@ def test_weighing_counts_each_row_as_often_as_its_stratum_says(examples):
         for node in range(pointers[bag], pointers[bag + 1])
     }
     assert found == expected
-    assert bags.rows == sum(expected.values())
-    assert bags.size == len({code for code, _ in expected}), "bags without weight are dropped"
+    assert (bags.rows, bags.examples) == (sum(expected.values()), len(examples))
+    half = bags.sample(bags.size // 2, np.random.default_rng(0))
+    assert half.examples == round(half.rows / max(bags.rows, 1) * len(examples)), "they weigh as those of all"
 
 
 def test_a_table_sorted_by_class_is_in_no_order_of_time():
