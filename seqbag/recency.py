@@ -17,7 +17,7 @@ from seqbag.batch import Int32s, Int64s
 
 STRATA = 160  # up to 10^12 rows
 _BOUNDS = np.array([int(2 ** (number / 4)) for number in range(STRATA)], np.int64)
-_DOUBLED = 3  # times, the weight of the newest eighth; once less for each eighth of the rows before
+_DOUBLED = 5  # times, the weight of the newest eighth; once less for each eighth of the rows before
 _NEWEST = 0.1  # of the rows, at least, are predicted to choose by
 _LEAST = 500  # of them, to tell anything
 _SURE = 3  # standard deviations by which newer rows must predict better, to weigh more
@@ -48,7 +48,7 @@ def alike() -> Int64s:
 
 
 def newer_more(rows: Int64s) -> Int64s:
-    """Weights (STRATA,) of strata that hold `rows`: 8, 4 and 2 in the newest eighths, 1 in the older half and more."""
+    """Weights (STRATA,) of strata that hold `rows`: 32, 16, 8, 4 and 2 in the newest eighths, 1 before those."""
     newer = (rows[::-1].cumsum()[::-1] - rows / 2) / max(int(rows.sum()), 1)
     weights: Int64s = 2 ** np.maximum(_DOUBLED - (8 * newer).astype(np.int64), 0)
     return weights

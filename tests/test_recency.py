@@ -74,11 +74,11 @@ def test_the_newest_stratum_is_a_sixth_at_most(rows):
     assert 0.1 * rows <= left <= 0.32 * rows
 
 
-def test_newer_rows_weigh_up_to_eight_times_as_much():
+def test_newer_rows_weigh_up_to_32_times_as_much():
     rows = np.zeros(STRATA, np.int64)
     rows[10:26] = 100
-    assert newer_more(rows)[10:26].tolist() == [1] * 10 + [2, 2, 4, 4, 8, 8]
-    assert newer_more(np.zeros(STRATA, np.int64)).tolist() == [8] * STRATA, "no rows weigh alike"
+    assert newer_more(rows)[10:26].tolist() == [1] * 6 + [2, 2, 4, 4, 8, 8, 16, 16, 32, 32]
+    assert newer_more(np.zeros(STRATA, np.int64)).tolist() == [32] * STRATA, "no rows weigh alike"
 
 
 @settings(deadline=None, max_examples=50)
