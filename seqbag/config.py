@@ -14,7 +14,7 @@ from seqbag.tokens import TOKENIZERS, Tokenizer
 _IMAGE_DEFAULTS: dict[str, Any] = {
     "layers": 3,
     "windows": (3,),
-    "filters": (512, 640, 768),
+    "filters": (512, 512, 640),
     "regions": "grid:2",
     "hidden": 256,
     "project": 128,
