@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,26 @@ def test_an_interrupted_training_leaves_nothing(logs: Path, tmp_path: Path, numb
     assert (process.returncode, rest[-1]) == (130, "seqbag: interrupted")
     assert "Traceback" not in "".join(rest)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupt_that_is_lost_is_raised_again() -> None:
+    """As one that comes while a finaliser runs is."""
+    script = (
+        "import os, signal\n"
+        "from seqbag_cli import interrupt, progress\n"
+        "class Last:\n"
+        "    def __del__(self): os.kill(os.getpid(), signal.SIGINT)\n"
+        "interrupt.catch()\n"
+        "with progress.show_progress(True) as shown:\n"
+        "    shown.advance(1)\n"
+        "    last = Last()\n"
+        "    del last\n"
+        "    print('went on', flush=True)\n"
+        "    shown.advance(1)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.stdout == "went on\n"
+    assert done.stderr.splitlines()[-1] == "KeyboardInterrupt"
 
 
 def without(column: str) -> dict[str, Any]:

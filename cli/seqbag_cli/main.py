@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import importlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
 from seqbag import __version__
 from seqbag.errors import DataError, SeqbagError, UsageError
+from seqbag_cli import interrupt
 
 INTERRUPTED = 130
 
@@ -52,8 +51,7 @@ class Verbs(click.Group):
         **extra: Any,
     ) -> Any:
         """Run the command of `args` (default: the process's arguments) and exit."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _interrupt)
+        interrupt.catch()
         sys.exit(self._run(list(sys.argv[1:] if args is None else args)))
 
     def _run(self, args: list[str]) -> int:
@@ -79,11 +77,6 @@ def cli() -> None:
 
     Exit codes: 0 done, 2 wrong usage, 3 data that cannot be used, 4 a model file that cannot be used, 130 interrupted.
     """
-
-
-def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_DFL)  # a second one ends the process at once
-    raise KeyboardInterrupt
 
 
 def _explain(error: BaseException) -> int:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
 from seqbag.progress import Progress, Silent
+from seqbag_cli.interrupt import Stoppable
 
 if TYPE_CHECKING:
     import rich.progress
@@ -20,14 +21,14 @@ _EVERY = 5.0  # seconds between plain lines
 def show_progress(quiet: bool) -> Iterator[Progress]:
     """The progress to hand to the library; a bar that is left half-way is cleared away."""
     if quiet:
-        yield Silent()
+        yield Stoppable(Silent())
     elif sys.stderr.isatty():
         from rich.console import Console
 
         with _rich_bars(Console(stderr=True)) as bars:
-            yield Bars(bars)
+            yield Stoppable(Bars(bars))
     else:
-        yield Lines(sys.stderr)
+        yield Stoppable(Lines(sys.stderr))
 
 
 class Lines:
