@@ -14,8 +14,8 @@ from seqbag.tokens import TOKENIZERS, Tokenizer
 _IMAGE_DEFAULTS: dict[str, Any] = {
     "layers": 3,
     "windows": (3,),
-    "filters": (512, 512, 640),
-    "regions": "grid:2",
+    "filters": (384, 384, 512),
+    "regions": "grid:3",
     "hidden": 256,
     "project": 128,
     "polish": 20,

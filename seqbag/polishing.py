@@ -27,7 +27,6 @@ BATCH = 128
 RATE = 5e-3
 SIGN_RATE = 2e-3  # filters of signs turn at random under a larger one
 Column = TextColumn | TokensColumn | ImageColumn
-_REGIONS = Regions.parse("grid:2")  # that a layer's own classifier sees apart
 _CACHE_SHARE = 0.9  # of the memory, for maps that are kept
 _BLOCK_SHARE = 0.3  # of the memory, for a block of maps that are made again each epoch
 _FIT_WINDOWS = 1 << 14  # sampled windows that the inputs are standardised by
@@ -63,14 +62,15 @@ class Polisher:
     ) -> tuple[Layer, float]:  # fmt: skip
         """Train filters, from those of the counts (`start`) if given. Returns the layer and the held-out accuracy."""
         config = self.config
-        sampler = Sampler(patchers, _REGIONS, self.grid, config.samples, config.shift)
+        regions = Regions.parse(config.regions or "grid:2")
+        sampler = Sampler(patchers, regions, self.grid, config.samples, config.shift)
         quantise = config.activation == "sign"
         own = config.filters_of(self.network.depth)
         axes = self.network.layers[-1].projection is not None
         filters = VectorFilters(_inputs(patchers, self._sample, quantise, axes), own, rng, quantise)
         if start is not None:
             filters.load(start.weights, start.biases)
-        features = _REGIONS.count(len(self.grid)) * (own * len(patchers) + 1)
+        features = regions.count(len(self.grid)) * (own * len(patchers) + 1)
         classifier = Classifier(features, config.hidden, len(self.network.classes), rng)
         polish = Polish(sampler, filters, classifier, config.activation, workers, rng)
 
@@ -86,7 +86,7 @@ class Polisher:
         progress.end()
         frozen = [filters.frozen(group) for group in range(len(patchers))]
         weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
-        return Layer(patchers, weights, biases, config.activation, Regions.parse(config.regions or "grid:2")), accuracy
+        return Layer(patchers, weights, biases, config.activation, regions), accuracy
 
     def _blocks(self) -> Blocks:
         if self.keep is not None:
