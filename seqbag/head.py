@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -25,6 +25,7 @@ from seqbag.optimiser import Optimiser, one_cycle
 from seqbag.parallel import Workers
 from seqbag.regions import Regions
 
+_Share = tuple[Int32s, float]  # some visits, and the share of each bag in a mixture, 1 without
 Activation = Literal["relu", "tanh", "sign"]
 ACTIVATIONS: dict[Activation, int] = {"relu": RELU, "tanh": TANH, "sign": SIGN}
 _PIECE = 1024  # visits of a batch, about, that a thread passes at a time, and that are standardised by themselves
@@ -85,10 +86,12 @@ class Head:
     def fit(
         self, bags: Bags, held_out: Bags, schedule: Schedule, rng: np.random.Generator, class_weights: Float32s,
         smoothing: float, decay: float, report: Callable[[EpochReport], None] | None = None, muon: bool = True,
+        mixup: float = 0.0,
     ) -> None:  # fmt: skip
         """Train on `bags`. class_weights: (classes,), mean 1 over the rows; held_out: for the reports alone.
 
-        muon: see `Optimiser`.
+        muon: see `Optimiser`; mixup: if above 0, and for dense features alone, bags are mixed by twos in shares from
+        Beta(mixup, mixup), drawn anew for each step (Zhang et al. 2018, arXiv 1710.09412).
         """
         optimiser = Optimiser({**self.filters.parameters, **self.classifier.parameters}, decay, self.workers, muon)
         labels = _Labels(bags, self.classifier.classes, class_weights, smoothing)
@@ -96,8 +99,13 @@ class Head:
         shown = held_out.sample(_SHOWN, np.random.default_rng(0))
         for epoch in range(schedule.epochs):
             losses = 0.0
-            batches = [_stretches(visits, _PIECE) for visits in np.array_split(labels.order(rng), steps_an_epoch)]
-            pieces = self.workers.map(batches[0], lambda piece: self._cut(bags, labels, piece))
+            steps = np.array_split(labels.order(rng), steps_an_epoch)
+            shares = rng.beta(mixup, mixup, len(steps)).tolist() if mixup else [1.0] * len(steps)
+            batches: list[list[_Share]] = [
+                [(visits, share) for visits in _stretches(step, _PIECE)]
+                for step, share in zip(steps, shares, strict=True)
+            ]
+            pieces = self.workers.map(batches[0], lambda part: self._cut(bags, labels, *part))
             for index, following in enumerate([*batches[1:], []]):
                 rate = one_cycle(epoch * steps_an_epoch + index, schedule.epochs * steps_an_epoch, schedule.rate)
                 loss, pieces = self._step(bags, labels, pieces, following, optimiser, rate)
@@ -144,7 +152,7 @@ class Head:
         return self._forward(self._gather(bags, chosen))[0]
 
     def _step(
-        self, bags: Bags, labels: _Labels, pieces: list[_Piece], following: list[npt.NDArray[Any]],
+        self, bags: Bags, labels: _Labels, pieces: list[_Piece], following: list[_Share],
         optimiser: Optimiser, rate: float,
     ) -> tuple[float, list[_Piece]]:  # fmt: skip
         """One step on the pieces of a batch: what comes out is the same on any number of threads.
@@ -152,7 +160,7 @@ class Head:
         Returns the loss, and the pieces of the batch that follows, which are cut meanwhile by threads that are free.
         """
         passed = self.workers.start(pieces, self._gradients)
-        cut = self.workers.start(following, lambda visits: self._cut(bags, labels, visits))
+        cut = self.workers.start(following, lambda part: self._cut(bags, labels, *part))
         parts = passed()
         visits = sum(piece.visits for piece in pieces)
         shares = [piece.visits / visits for piece in pieces]
@@ -161,10 +169,11 @@ class Head:
         optimiser.step([gradients for _, gradients, _ in parts], shares, rate)
         return sum(share * loss for share, (loss, _, _) in zip(shares, parts, strict=True)), cut()
 
-    def _cut(self, bags: Bags, labels: _Labels, visits: Int32s) -> _Piece:
+    def _cut(self, bags: Bags, labels: _Labels, visits: Int32s, share: float = 1.0) -> _Piece:
         """What a step needs of some visits, whatever the parameters are."""
         chosen, target, weight = labels.batch(visits)
-        return _Piece(len(visits), target, weight, self._gather(bags, chosen))
+        piece = _Piece(len(visits), target, weight, self._gather(bags, chosen))
+        return piece if share == 1 else piece.mixed(share)
 
     def _gather(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> _Gathered:
         groups, distinct, lengths = [], [], np.empty((len(chosen), 0), np.float32)
@@ -237,11 +246,11 @@ class _Group:
 class _Gathered:
     """Bags (b) as filters take them.
 
-    dense: (b, d) float16, features of layers below; windows: the distinct ones of each group as the filters prepared
-    them; lengths: (b, nested regions).
+    dense: (b, d) features of layers below, float16, or float32 once mixed; windows: the distinct ones of each group as
+    the filters prepared them; lengths: (b, nested regions).
     """
 
-    dense: Halves
+    dense: Halves | Float32s
     groups: list[_Group]
     windows: Any
     lengths: Float32s
@@ -256,6 +265,13 @@ class _Piece:
     weight: Float32s
     gathered: _Gathered
 
+    def mixed(self, share: float) -> _Piece:
+        """A share of each bag and the rest of the bag before it, of the first the last."""
+        dense = _mixed(self.gathered.dense.astype(np.float32), share)
+        gathered = replace(self.gathered, dense=dense)
+        target, weight = _mixed(self.target, share), _mixed(self.weight, share)
+        return replace(self, target=target, weight=weight, gathered=gathered)
+
 
 class _Scratch(threading.local):
     """Each thread's own tables to number the codes of a batch by; sizes: of the codebooks."""
@@ -263,6 +279,11 @@ class _Scratch(threading.local):
     def __init__(self, sizes: list[int]) -> None:
         self.slots = [np.full(size, -1, np.int32) for size in sizes]
         self.unique = [np.empty(size, np.int32) for size in sizes]
+
+
+def _mixed(rows: Float32s, share: float) -> Float32s:
+    mixed: Float32s = share * rows + (1 - share) * np.roll(rows, 1, axis=0)
+    return mixed
 
 
 def _stretches(items: npt.NDArray[Any], size: int) -> list[npt.NDArray[Any]]:

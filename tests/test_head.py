@@ -9,7 +9,7 @@ from threadpoolctl import threadpool_limits
 from seqbag.bags import Bags
 from seqbag.classifier import Classifier
 from seqbag.codebook import ExactCodebook
-from seqbag.filters import Gradients, TokenFilters
+from seqbag.filters import Gradients, TokenFilters, VectorFilters
 from seqbag.head import EpochReport, Head, Schedule, _Labels, _Piece
 from seqbag.layer import Maps
 from seqbag.parallel import Workers
@@ -156,6 +156,33 @@ def test_rows_that_weigh_more_are_no_more_visits():
     np.testing.assert_allclose(seen[chosen], weights * labels.visits / weights.sum(), rtol=1e-6)
 
 
+def test_bags_are_mixed_by_twos():
+    """Three quarters of each and a quarter of the one before, in features, labels and weights alike."""
+    features = np.array([[1, 2], [3, 4], [5, 8]], np.float16)
+    bags = Bags(0, 1, 2)
+    none = np.empty(0, np.int32)
+    bags.update(np.empty((0, 0), np.int32), none, np.zeros(4, np.int64), np.array([0, 1, 1], np.int32), features)
+    rng = np.random.default_rng(0)
+    classifier = Classifier(2, 0, 2, rng)
+    with Workers(1) as workers:
+        head = Head([], VectorFilters([], 0, rng), classifier, Regions("whole"), "relu", workers)
+        labels = _Labels(bags, 2, np.ones(2, np.float32), 0.0)
+        plain, mixed = (head._cut(bags, labels, np.arange(3, dtype=np.int32), share) for share in (1.0, 0.75))
+        np.testing.assert_array_equal(plain.gathered.dense, features)
+        np.testing.assert_array_equal(mixed.gathered.dense, [[2, 3.5], [2.5, 3.5], [4.5, 7]])
+        np.testing.assert_array_equal(mixed.target, [[0.75, 0.25], [0.25, 0.75], [0, 1]])
+        np.testing.assert_array_equal(mixed.weight, [1, 1, 1])
+        schedule = Schedule(3, 3, 0.01)
+        learned = []
+        for mixup in (0.0, 0.4, 0.4):
+            head.classifier = Classifier(2, 0, 2, np.random.default_rng(0))
+            weights = np.ones(2, np.float32)
+            head.fit(bags, bags, schedule, np.random.default_rng(1), weights, 0.0, 0.0, mixup=mixup)
+            learned.append(head.classifier.parameters["out"])
+    np.testing.assert_array_equal(learned[1], learned[2])
+    assert not np.array_equal(learned[0], learned[1])
+
+
 def toy(n, seed=0):
     """Class 1 where token 3 is followed by token 4 somewhere: a width of 3 sees it, single tokens do not."""
     rng = np.random.default_rng(seed)
@@ -231,7 +258,7 @@ def test_a_step_averages_the_gradients_of_its_pieces():
 
     recorder = Recorder()
     cut = [head._cut(counts.bags, labels, piece) for piece in pieces]
-    loss, following = head._step(counts.bags, labels, cut, [visits[:5]], recorder, 0.0)
+    loss, following = head._step(counts.bags, labels, cut, [(visits[:5], 1.0)], recorder, 0.0)
     assert [piece.visits for piece in following] == [5]
     assert np.isclose(loss, np.mean([loss for loss, _, _ in parts]))
     for name, summed in recorder.gradients.items():
