@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from math import prod
 from pathlib import Path
 
 from threadpoolctl import threadpool_limits
@@ -61,14 +62,15 @@ def operations(network: Network, config: TrainConfig, rows: int) -> float:
     grid, total = network.shape[:-1], 0.0
     views = 1 + config.flips
     for number, layer in enumerate(network.layers):
-        weights, sites = sum(block.size for block in layer.weights), 1
+        weights = sum(block.size for block in layer.weights)
         grid = layer.patchers[0].out_shape(grid)
-        for size in grid:
-            sites *= size
+        sites = prod(grid)
         total += 2.0 * rows * views * sites * weights
         if number:
             total += 4.0 * rows * (1 - config.valid_fraction) * config.polish * min(config.samples, sites) * weights
         grid = tuple(size // by for size, by in zip(grid, layer.pooling or (1,) * len(grid), strict=True))
+        if layer.projection is not None:
+            total += 2.0 * rows * views * prod(grid) * layer.projection.size
     return total
 
 
