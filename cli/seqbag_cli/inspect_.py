@@ -64,6 +64,7 @@ def _figures(model: Model, model_bytes: int) -> dict[str, Any]:
                 "regions": str(layer.regions),
                 "activation": layer.activation,
                 "weights": sum(weights.size for weights in layer.weights),
+                "outputs": layer.outputs,
             }
             for layer in network.layers
         ],
@@ -90,8 +91,9 @@ def _summary(path: Path, figures: dict[str, Any]) -> None:
     trained = [layer for layer in figures["layers"] if layer["regions"] != "none"]
     for number, (layer, report) in enumerate(zip(trained, training.get("layers", []), strict=False), 1):
         widths = ", ".join("x".join(map(str, window)) for window in layer["windows"])
+        axes = f"{layer['outputs']} principal axes; " if layer["outputs"] < sum(layer["filters"]) else ""
         print(
-            f"layer {number}  windows of {widths}; {sum(layer['filters'])} filters, {layer['activation']}; "
+            f"layer {number}  windows of {widths}; {sum(layer['filters'])} filters, {layer['activation']}; {axes}"
             f"regions {layer['regions']}; {report['patches']:,} windows, {report['distinct']:,} distinct; "
             f"{report['bags']:,} distinct bags"
         )
