@@ -15,7 +15,7 @@ from seqbag.projection import Moments, signed
 
 _SITES = 1 << 16  # that the axes are fitted to
 _PART_SITES = 1 << 14  # sites whose activations are held at once
-_LEAST = np.float64(0.05)  # of the channels' mean deviation: less is taken for that much
+_LEAST = 0.05  # of the channels' mean deviation: less is taken for that much
 _POOLED = 16  # sites along an axis, from which on it is halved between layers
 
 
@@ -40,7 +40,7 @@ def projected(layer: Layer, inputs: Maps, channels: int) -> Layer:
             break
     covariance = moments.covariance()
     deviations = np.sqrt(np.diag(covariance))
-    deviations = np.maximum(deviations, _LEAST * deviations.mean() + np.finfo(np.float32).tiny)
+    deviations = np.maximum(deviations, _LEAST * float(deviations.mean()) or 1.0)
     _, axes = np.linalg.eigh(covariance / np.outer(deviations, deviations))
     axes = signed(axes[:, ::-1][:, :channels])
     return replace(layer, projection=np.ascontiguousarray(axes / deviations[:, None], np.float32))

@@ -32,6 +32,17 @@ def test_the_next_input_is_projected_to_axes_that_do_not_go_together() -> None:
     np.testing.assert_allclose(np.cov(values.T), np.diag(variances), atol=0.01)
 
 
+def test_channels_that_do_not_vary_are_not_blown_up() -> None:
+    plain = layer()
+    dead = replace(plain, biases=(np.full(12, -1e6, np.float32),))
+    some = replace(plain, biases=(np.repeat(np.float32([0, -1e6]), 6),))
+    for odd in (dead, some):
+        made = projected(odd, MAPS, 5)
+        assert made.projection is not None
+        assert np.isfinite(made.projection).all()
+        assert np.abs(made.next_input(plain.forward(MAPS)).values).max() < 1e3
+
+
 def test_signs_and_layers_that_are_narrow_already_stay_as_they_are() -> None:
     signs = replace(layer(), activation="sign")
     assert projected(signs, MAPS, 5) is signs
