@@ -126,7 +126,7 @@ def write(rows: list[dict[str, object]], out: Path) -> None:
         for row in csv.DictReader(file):
             spent = [float(value) for value in row["core_seconds_by_layer"].split()]
             reached = [float(value) for value in row["valid_accuracy_by_layer"].split()]
-            name = f"{row['activation']}, {row['polish']} epochs, seed {row['seed']}"
+            name = f"{row['commit']}: {row['activation']}, {row['polish']} epochs, seed {row['seed']}"
             lines.append(Line(name, list(zip(spent, reached, strict=True))))
     chart(lines, "core-seconds", "held-out accuracy", out.with_suffix(".png"))
 
