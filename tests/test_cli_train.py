@@ -124,6 +124,7 @@ def test_an_interrupt_that_is_lost_is_raised_again() -> None:
         "    del last\n"
         "    print('went on', flush=True)\n"
         "    shown.advance(1)\n"
+        "    print('and on')\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.stdout == "went on\n"
