@@ -175,8 +175,10 @@ class ShardStatistics:
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """Read a file of statistics. Raises ModelError if it is missing, damaged, foreign or too new."""
+        """Read a file of statistics. Raises ModelError if it is missing, damaged, foreign, too new or too old."""
         description, arrays = read_tensors(path, _KEY)
+        if description["format"] < FORMAT:
+            raise ModelError(f"{path} has format {description['format']}, older than {FORMAT}: count the rows again")
         try:
             config = TrainConfig.from_json(description["config"])
             statistics = cls.none(description["kind"], config)

@@ -121,6 +121,15 @@ def test_damaged_files_are_refused(tmp_path):
         ShardStatistics.load(tmp_path / "changed")
 
 
+def test_a_file_of_an_older_format_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqbag.statistics.FORMAT", 1)
+    shards_of(ROWS, [])[0].save(tmp_path / "old")
+    monkeypatch.undo()
+    with pytest.raises(ModelError) as error:
+        ShardStatistics.load(tmp_path / "old")
+    assert str(error.value) == f"{tmp_path / 'old'} has format 1, older than 2: count the rows again"
+
+
 def test_other_settings_do_not_merge():
     with pytest.raises(UsageError) as error:
         merged(shards_of(ROWS, []) + shards_of(ROWS, [], windows=(1, 3)))
