@@ -60,7 +60,7 @@ class Meter:
 def operations(network: Network, config: TrainConfig, rows: int) -> float:
     """Floating-point operations of convolutions: sampled and whole ones; a product and a sum count as two."""
     grid, total = network.shape[:-1], 0.0
-    views = 1 + config.flips
+    views = config.views
     for number, layer in enumerate(network.layers):
         weights = sum(block.size for block in layer.weights)
         grid = layer.patchers[0].out_shape(grid)

@@ -19,7 +19,7 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "hidden": 256,
     "project": 128,
     "polish": 20,
-    "flips": True,
+    "views": 2,
     "shift": 1,
     "samples": 16,
     "smoothing": 0.1,
@@ -41,7 +41,7 @@ class TrainConfig:
 
     For images: project: channels that a layer's maps are projected to for the next one, 0 for all; signs stay as they
     are. polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
-    flips: rows are seen mirrored too; shift: sites they are moved by, at most.
+    views: in which each is seen (see `augment`), 1 as it is; shift: sites its maps are moved by, at most.
     """
 
     tokenizer: Tokenizer = "words"
@@ -62,7 +62,7 @@ class TrainConfig:
     project: int = 0
     polish: int = 0
     samples: int = 32
-    flips: bool = False
+    views: int = 1
     shift: int = 0
     valid_fraction: float = 0.1
     bag_clusters: int | None = None
@@ -88,7 +88,7 @@ class TrainConfig:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         for name, least in {
-            "hidden": 0, "seed": 0, "vocabulary": 2, "project": 0, "polish": 0, "samples": 1, "shift": 0
+            "hidden": 0, "seed": 0, "vocabulary": 2, "project": 0, "polish": 0, "samples": 1, "views": 1, "shift": 0
         }.items():  # fmt: skip
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be {least} or more")
@@ -122,6 +122,11 @@ class TrainConfig:
     def from_json(cls, values: dict[str, Any]) -> Self:
         """Back from `to_json`. Raises ModelError if a setting is not known or out of range."""
         known = {field.name for field in fields(cls)}
+        if isinstance(values, dict) and "flips" in values:  # what views were when there were two at most
+            values = {
+                **{name: value for name, value in values.items() if name != "flips"},
+                "views": 1 + bool(values["flips"]),
+            }
         if not isinstance(values, dict) or set(values) - known:
             raise ModelError("the model's settings are not of this version: train it again")
         try:

@@ -1,4 +1,4 @@
-"""The maps that a layer is polished on, kept as float16, in each view (as they are, and mirrored).
+"""The maps that a layer is polished on, kept as float16, in each view (see `augment`).
 
 They serve twice: for the polish, and, once the layer is frozen, to make the next layer's maps from.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.batch import ImageColumn, Int32s
+from seqbag.batch import Int32s
 from seqbag.layer import Maps
 from seqbag.passes import Forwarded
 
@@ -67,8 +67,3 @@ class MapCache:
         values = self.halves[examples * self.views + view].view(np.float16).astype(np.float32)
         offsets = np.arange(len(examples) + 1, dtype=np.int64) * values.shape[1]
         return Maps(values.reshape(-1, self.channels), offsets, self.grid)
-
-
-def mirrored(column: ImageColumn) -> ImageColumn:
-    """The images left to right: flipped along the last axis of space."""
-    return ImageColumn(np.ascontiguousarray(column.pixels[..., ::-1, :]))

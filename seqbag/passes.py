@@ -71,7 +71,7 @@ class ClassIndex:
 
 def hold_out(first_row: int, rows: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
     """Which rows are kept for validation: by a hash of the row's number, so the same in every pass and batching."""
-    return _scatter(np.arange(first_row, first_row + rows), seed) < np.uint64(fraction * 2.0**64 * (1 - 2.0**-53))
+    return scatter(np.arange(first_row, first_row + rows), seed) < np.uint64(fraction * 2.0**64 * (1 - 2.0**-53))
 
 
 def drawn(first_row: int, rows: int, fraction: float, seed: int) -> npt.NDArray[np.bool_]:
@@ -79,7 +79,7 @@ def drawn(first_row: int, rows: int, fraction: float, seed: int) -> npt.NDArray[
     return hold_out(first_row, rows, fraction, seed + 2) if fraction < 1 else np.ones(rows, np.bool_)
 
 
-def _scatter(numbers: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
+def scatter(numbers: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]:
     """64 well-mixed bits of each number (SplitMix64: Steele et al. 2014, doi 10.1145/2660193.2660195)."""
     with np.errstate(over="ignore"):
         bits = (numbers.astype(np.uint64) + np.uint64(seed)) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)
@@ -100,7 +100,7 @@ class RowSample:
 
     def update(self, maps: Maps, first_row: int) -> None:
         """Offer the rows of a batch, numbered from first_row."""
-        keys = _scatter(np.arange(first_row, first_row + len(maps)), self.seed + 1)
+        keys = scatter(np.arange(first_row, first_row + len(maps)), self.seed + 1)
         chosen = np.flatnonzero(keys <= self._limit)
         if len(chosen):
             self._kept.append((keys[chosen], take(maps, chosen)))

@@ -8,13 +8,14 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.batch import Float32s, ImageColumn, Int32s, Rows, Source, TextColumn, TokensColumn
+from seqbag.augment import seen
+from seqbag.batch import Float32s, ImageColumn, Int32s, Rows, Source
 from seqbag.classifier import Classifier
 from seqbag.config import TrainConfig
 from seqbag.filters import Standardiser, VectorFilters
 from seqbag.head import EpochReport, Schedule
 from seqbag.layer import Layer, Maps
-from seqbag.mapcache import MapCache, mirrored
+from seqbag.mapcache import MapCache
 from seqbag.network import Network
 from seqbag.parallel import Workers
 from seqbag.passes import Forwarded, hold_out, stream
@@ -25,7 +26,6 @@ from seqbag.regions import Regions
 
 BATCH = 128
 RATE = 2e-3  # 0.8484 of the images held out by a second layer, where 0.005 gives 0.8426 and turns signs at random
-Column = TextColumn | TokensColumn | ImageColumn
 _CACHE_SHARE = 0.9  # of the memory, for maps that are kept
 _BLOCK_SHARE = 0.3  # of the memory, for a block of maps that are made again each epoch
 _FIT_WINDOWS = 1 << 14  # sampled windows that the inputs are standardised by
@@ -49,7 +49,7 @@ class Polisher:
         self.source, self.config, self.network, self.rows, self.grid = source, config, network, rows, sample.grid
         self.channels, self.labels = sample.values.shape[1], labels
         self._sample = sample.part(0, min(len(sample), max(1, _FIT_WINDOWS // int(np.prod(sample.grid)))))
-        views, width = 2 if config.flips else 1, sum(layer.features(sample.axes) for layer in network.layers)
+        views, width = config.views, sum(layer.features(sample.axes) for layer in network.layers)
         need = MapCache.bytes_needed(rows, views, self.grid, self.channels) + 2 * rows * views * width
         room = _CACHE_SHARE * config.memory
         self.crowded = room < need + beside  # so that the cache of the layer below has to go
@@ -94,15 +94,17 @@ class Polisher:
         return self._made_again
 
     def _made_again(self, epoch: int) -> Iterator[MapCache]:
-        """The rows once more through the layers below, mirrored every other epoch, block by block."""
-        room = self.config.memory * _BLOCK_SHARE / MapCache.bytes_needed(1, 1, self.grid, self.channels)
+        """The rows once more through the layers below, seen in another view each epoch, block by block."""
+        config = self.config
+        room = config.memory * _BLOCK_SHARE / MapCache.bytes_needed(1, 1, self.grid, self.channels)
         block: MapCache | None = None
         size = max(1, min(int(room), self.rows))
         for first, rows in stream(self.source, Silent(), ""):
             assert isinstance(rows.input, ImageColumn)
-            column = mirrored(rows.input) if self.config.flips and epoch % 2 else rows.input
+            numbers = np.arange(first, first + len(rows))
+            column = seen(rows.input, epoch % config.views, numbers, config.seed)
             features, maps = self.network.forward(self.network.encode(column))
-            held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
+            held = hold_out(first, len(rows), config.valid_fraction, config.seed)
             labels = self.labels(rows, first)
             for start, stop in _pieces(block.rows if block else 0, len(rows), size):
                 block = block or MapCache(size, 1, self.grid, self.channels)
@@ -113,11 +115,6 @@ class Polisher:
                     block = None
         if block is not None:
             yield block
-
-
-def views(column: Column, flips: bool) -> list[Column]:
-    """The rows as they are and, if asked for, the images mirrored."""
-    return [column, mirrored(column)] if flips and isinstance(column, ImageColumn) else [column]
 
 
 def _pieces(filled: int, rows: int, size: int) -> list[tuple[int, int]]:

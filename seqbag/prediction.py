@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from seqbag.augment import mirrored
 from seqbag.batch import Float32s, ImageColumn, Int32s, Rows, Source, TextColumn, TokensColumn
 from seqbag.errors import UsageError
-from seqbag.mapcache import mirrored
 from seqbag.metrics import Metrics
 from seqbag.network import Network
 from seqbag.passes import complete

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag import resuming
+from seqbag.augment import seen
 from seqbag.bags import Bags, Halves
 from seqbag.batch import ImageColumn, Int32s, Rows, Source
 from seqbag.checkpoint import Checkpoint
@@ -34,7 +35,7 @@ from seqbag.network import Network
 from seqbag.parallel import Workers
 from seqbag.passes import ClassIndex, Forwarded, LayerCounts, RowSample, drawn, hold_out, stream
 from seqbag.patches import Patcher
-from seqbag.polishing import Polisher, views
+from seqbag.polishing import Polisher
 from seqbag.progress import Progress, Silent
 from seqbag.recency import alike, strata
 from seqbag.regions import Regions
@@ -253,7 +254,10 @@ class Trainer:
             taken &= hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
         chosen = np.flatnonzero(taken)
         column = rows.input if taken.all() else rows.input.take(chosen)
-        return chosen, [self.network.encode(view) for view in views(column, self.config.flips)]
+        columns = [column]
+        if isinstance(column, ImageColumn):
+            columns = [seen(column, view, first + chosen, self.config.seed) for view in range(self.config.views)]
+        return chosen, [self.network.encode(view) for view in columns]
 
     def _forward(self, inputs: list[Maps], first: int, last: bool) -> Iterator[tuple[Halves, Maps]]:
         """What the layers from `first` on make of several maps, shared between the threads.
@@ -309,7 +313,7 @@ class Trainer:
         bags, held_out = (Bags(0, 1, sum(layer.features(axes) for layer in self.network.layers)) for _ in range(2))
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
         number, fraction = self.config.layers, min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
-        bags.reserve(int(fraction * self.rows * (1 + self.config.flips)))
+        bags.reserve(int(fraction * self.rows * self.config.views))
         for part in self._forwarded(number, "measuring", counts, fraction, held_alone=self.exact):
             counts.update_views(part)
         self._calibrate(counts, refit=not self.exact)

@@ -45,6 +45,13 @@ def test_defaults_work_and_survive_json():
         assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
+@pytest.mark.parametrize("flips", [False, True])
+def test_settings_that_name_no_views_but_flips(flips):
+    values = {**TrainConfig().to_json(), "flips": flips}
+    del values["views"]
+    assert TrainConfig.from_json(values) == TrainConfig(views=1 + flips)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -57,7 +57,7 @@ def resumed(source: Source, config: TrainConfig, work: Path, columns: Mapping[st
     ("change", "room", "stops"),
     [
         ({}, 1e9, 2),
-        ({"flips": True, "threads": 2, "codebook": 16}, 1e9, 2),
+        ({"views": 4, "threads": 2, "codebook": 16}, 1e9, 2),
         ({"activation": "sign"}, 1e9, 2),
         ({}, 4.4e6, 2),  # for the maps of one layer at a time
         ({}, 0, 4),  # for none: the last pass reads the source in two batches

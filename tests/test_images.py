@@ -216,7 +216,7 @@ class Gaps:
             yield from (none, rows, none) if self._empty else (rows,)
 
 
-@pytest.mark.parametrize("change", [{"flips": True}, {"polish": 0, "codebook": 16}])
+@pytest.mark.parametrize("change", [{"views": 4}, {"polish": 0, "codebook": 16}])
 def test_batches_without_images_change_nothing(small: tuple[Network, Path], change: dict[str, object]) -> None:
     source = open_source(str(small[1]))
     config = replace(SMALL, layers=1, **{"polish": 1, "epochs": 2} | change)
