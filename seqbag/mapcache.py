@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from seqbag.bags import Halves
 from seqbag.batch import Int32s
 from seqbag.layer import Maps
 from seqbag.passes import Forwarded
@@ -16,22 +17,37 @@ from seqbag.passes import Forwarded
 class MapCache:
     """Maps of `rows` examples on one grid, with labels, which of them are held out, and features of layers below.
 
-    halves: (rows * views, sites, channels), the bits of float16; view v of example e is at e * views + v. features:
-    (rows * views, width) float16. Room is made at once and touched as it is filled.
+    halves: (rows * views, sites, channels), the bits of float16; view v of example e is at e * views + v. Room is made
+    at once and touched as it is filled.
     """
 
-    def __init__(self, rows: int, views: int, grid: tuple[int, ...], channels: int, width: int = 0) -> None:
+    def __init__(
+        self, rows: int, views: int, grid: tuple[int, ...], channels: int, widths: tuple[int, ...] = ()
+    ) -> None:
+        """widths: of the features of each layer below, that are kept too."""
         self.views, self.grid, self.channels = views, grid, channels
         self.rows = 0
         self._halves = np.empty((rows * views, int(np.prod(grid)), channels), np.uint16)
-        self.features = np.empty((rows * views, width), np.float16)
+        self._features = [np.empty((rows * views, width), np.float16) for width in widths]
         self._labels = np.empty(rows, np.int32)
         self._held = np.zeros(rows, np.bool_)
 
     @staticmethod
-    def bytes_needed(rows: int, views: int, grid: tuple[int, ...], channels: int) -> int:
+    def bytes_needed(rows: int, views: int, grid: tuple[int, ...], channels: int, widths: tuple[int, ...] = ()) -> int:
         """Memory that a cache takes once it is full."""
-        return 2 * rows * views * int(np.prod(grid)) * channels
+        return 2 * rows * views * (int(np.prod(grid)) * channels + sum(widths))
+
+    def takes(self, grid: tuple[int, ...], channels: int) -> bool:
+        """Whether maps of the next layer are as large, so that they can be written over these, row by row."""
+        return self.grid == grid and self.channels == channels
+
+    def over(self, widths: tuple[int, ...]) -> MapCache:
+        """An empty cache in the place of this one, of which rows can be read until as many are written there."""
+        cache, views, known = MapCache(0, self.views, self.grid, self.channels), self.views, len(self._features)
+        cache._halves, cache._labels, cache._held = self._halves, self._labels, self._held
+        new = [np.empty((len(self._labels) * views, width), np.float16) for width in widths[known:]]
+        cache._features = self._features + new
+        return cache
 
     @property
     def halves(self) -> npt.NDArray[np.uint16]:
@@ -48,19 +64,25 @@ class MapCache:
     @property
     def nbytes(self) -> int:
         """Memory that it takes once it is full."""
-        return self._halves.nbytes + self.features.nbytes
+        return self._halves.nbytes + sum(own.nbytes for own in self._features)
 
     def update(self, part: Forwarded) -> None:
         """Add examples: their maps and, if there is room for any, features in each view."""
+        edges = np.cumsum([0, *(own.shape[1] for own in self._features)])
         stop = self.rows + len(part.labels)
         for view, (features, maps) in enumerate(part.views):
             own = slice(self.rows * self.views + view, stop * self.views, self.views)
-            if self.features.shape[1]:
-                self.features[own] = features
+            for start, block in zip(edges, self._features, strict=False):
+                block[own] = features[:, start : start + block.shape[1]]
             values = maps.values.reshape(len(part.labels), *self._halves.shape[1:]).astype(np.float16).view(np.uint16)
             self._halves[own] = values
         self._labels[self.rows : stop], self._held[self.rows : stop] = part.labels, part.held
         self.rows = stop
+
+    def features(self, examples: npt.NDArray[np.intp], view: int = 0) -> Halves:
+        """(n, widths) float16 features of some examples in one view."""
+        rows = examples * self.views + view
+        return np.concatenate([block[rows] for block in self._features], axis=1)
 
     def maps(self, examples: npt.NDArray[np.intp], view: int = 0) -> Maps:
         """The maps of some examples in one view, in float32."""

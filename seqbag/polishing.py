@@ -39,21 +39,27 @@ class Polisher:
 
     def __init__(
         self, source: Source, config: TrainConfig, network: Network, rows: int, sample: Maps,
-        labels: Callable[[Rows, int], Int32s], beside: int,
+        labels: Callable[[Rows, int], Int32s], below: MapCache | None,
     ) -> None:  # fmt: skip
         """sample: maps of some rows, as the layer takes them; rows: of the source; labels: classes of a batch.
 
-        beside: bytes of the cache of the layer below, which is there as long as this one is filled.
+        below: the cache of the layer below, if there is one, which this one is filled from.
         """
         assert sample.grid is not None
         self.source, self.config, self.network, self.rows, self.grid = source, config, network, rows, sample.grid
         self.channels, self.labels = sample.values.shape[1], labels
         self._sample = sample.part(0, min(len(sample), max(1, _FIT_WINDOWS // int(np.prod(sample.grid)))))
-        views, width = config.views, sum(layer.features(sample.axes) for layer in network.layers)
-        need = MapCache.bytes_needed(rows, views, self.grid, self.channels) + 2 * rows * views * width
-        room = _CACHE_SHARE * config.memory
-        self.crowded = room < need + beside  # so that the cache of the layer below has to go
-        self.keep = MapCache(rows, views, self.grid, self.channels, width) if need <= room else None
+        widths = tuple(layer.features(sample.axes) for layer in network.layers)
+        shape = rows, config.views, self.grid, self.channels, widths
+        need, room = MapCache.bytes_needed(*shape), _CACHE_SHARE * config.memory
+        in_place = below is not None and below.takes(self.grid, self.channels) and need <= room
+        self.crowded = not in_place and room < need + (below.nbytes if below is not None else 0)  # `below` has to go
+        self.keep: MapCache | None = None
+        if in_place:
+            assert below is not None
+            self.keep = below.over(widths)
+        elif need <= room:
+            self.keep = MapCache(*shape)
 
     def run(
         self, patchers: tuple[Patcher, ...], start: Layer | None, class_weights: Float32s, workers: Workers,

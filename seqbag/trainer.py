@@ -187,8 +187,7 @@ class Trainer:
 
     def _cache(self, sampled: Maps) -> MapCache | None:
         """Make ready to polish a layer whose input looks like `sampled`: the cache for it, if the memory has room."""
-        beside = self.kept.nbytes if self.kept is not None else 0
-        self.polisher = Polisher(self.source, self.config, self.network, self.rows, sampled, self._labels, beside)
+        self.polisher = Polisher(self.source, self.config, self.network, self.rows, sampled, self._labels, self.kept)
         if self.polisher.crowded and self.polisher.keep is not None:
             self.kept = None
         return self.polisher.keep
@@ -238,7 +237,7 @@ class Trainer:
             done = self._forward(inputs_kept, len(self.network.layers) - 1, last)
             for piece in pieces:
                 forward = [
-                    (np.concatenate([kept.features[piece * kept.views + view], features], axis=1), maps)
+                    (np.concatenate([kept.features(piece, view), features], axis=1), maps)
                     for view, (features, maps) in enumerate(islice(done, kept.views))
                 ]
                 yield Forwarded(kept.labels[piece], kept.held[piece], None, forward)

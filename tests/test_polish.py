@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -154,7 +156,34 @@ def test_a_cache_keeps_views_apart_and_halves_of_floats() -> None:
     cache.update(Forwarded(labels, held, None, [(none, maps), (none, mirrored)]))
     np.testing.assert_array_equal(cache.maps(np.array([1, 0])).values, maps.values[[3, 4, 5, 0, 1, 2]])
     np.testing.assert_array_equal(cache.halves.view(np.float16)[3], -maps.values[3:])
-    assert cache.halves.nbytes == MapCache.bytes_needed(2, 2, (3,), 2)
+    assert cache.halves.nbytes == MapCache.bytes_needed(2, 2, (3,), 2) == cache.nbytes
+
+
+def test_a_cache_in_the_place_of_the_one_below_is_filled_from_it() -> None:
+    below, rng = filled(10), np.random.default_rng(3)
+    assert below.takes(GRID, CHANNELS)
+    assert not below.takes((4, 5), CHANNELS)
+    assert not below.takes(GRID, CHANNELS + 1)
+    before, labels = below.halves.view(np.float16).astype(np.float32), below.labels.copy()
+    first, second = rng.random((2, 10, 2, 5)).astype(np.float16)
+    beneath = below.over((5,))
+    for part in np.array_split(np.arange(10), 4):
+        views = [(first[part, view], below.maps(part, view)) for view in range(2)]
+        beneath.update(Forwarded(below.labels[part], below.held[part], None, views))
+    above = beneath.over((5, 5))
+    for part in np.array_split(np.arange(10), 3):
+        maps = [beneath.maps(part, view) for view in range(2)]
+        twice = [replace(own, values=2 * own.values) for own in maps]
+        known = [beneath.features(part, view) for view in range(2)]
+        views = [(np.concatenate([known[v], second[part, v]], axis=1), twice[v]) for v in range(2)]
+        above.update(Forwarded(beneath.labels[part], beneath.held[part], None, views))
+    assert above.rows == 10
+    np.testing.assert_array_equal(above.halves.view(np.float16), (2 * before).astype(np.float16))
+    np.testing.assert_array_equal(above.labels, labels)
+    for view in range(2):
+        expected = np.concatenate([first[:, view], second[:, view]], axis=1)
+        np.testing.assert_array_equal(above.features(np.arange(10), view), expected)
+    assert np.shares_memory(above.halves, below.halves)
 
 
 def test_batches_fill_blocks() -> None:
