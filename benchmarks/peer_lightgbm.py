@@ -1,5 +1,7 @@
-"""LightGBM on counts of n-grams hashed into 4,096 columns: 60 rounds at its other defaults.
+"""LightGBM on counts of n-grams hashed into 4,096 columns: 60 rounds at its other defaults, but for one.
 
+Without a penalty on leaves, scores of rare classes run away: 0.40 instead of 0.85 of rows held out of helpdesk's
+training split. XGBoost's default is taken.
 It grows a tree a class a round: data of over `MOST_CLASSES` classes are refused, as an hour would not do.
 """
 
@@ -26,7 +28,9 @@ def train(settings: Settings) -> None:
         token_pattern=r"\S+", ngram_range=(1, min(settings.ngrams, 3)), n_features=1 << 12, alternate_sign=False,
         norm=None, dtype=np.float32,
     )  # fmt: skip
-    model = lightgbm.LGBMClassifier(n_estimators=60, n_jobs=settings.threads, random_state=settings.seed, verbose=-1)
+    model = lightgbm.LGBMClassifier(
+        n_estimators=60, reg_lambda=1.0, n_jobs=settings.threads, random_state=settings.seed, verbose=-1
+    )
     model.fit(vectorizer.transform(texts), numbers)
     joblib.dump((vectorizer, model, names), settings.folder / "model")
 

@@ -19,6 +19,7 @@ _DIMS = 64
 _CLASS_WEIGHT = 1.0  # squared distance between two classes, against at most 4 between two sketches
 _ROUNDS = 2
 _STRETCH = 1 << 17  # bags that are compared with each other, so that their sketches stay small
+_PIECE = 1 << 13  # bags whose sketches are compared in float64 at once
 
 
 def cluster_bags(bags: Bags, clusters: int, rng: np.random.Generator, threads: int = 1) -> None:
@@ -76,10 +77,13 @@ def _medoids(points: Float32s, weights: npt.NDArray[np.float64], owners: Int64s)
     """For each cluster that has members, the index of the member nearest to its weighted mean, rising by index."""
     _, compact = np.unique(owners, return_inverse=True)
     totals = np.bincount(compact, weights)
-    means = np.zeros((len(totals), points.shape[1]))
-    np.add.at(means, compact, points * weights[:, None])
+    means, distances = np.zeros((len(totals), points.shape[1])), np.empty(len(points))
+    pieces = np.array_split(np.arange(len(points)), -(-len(points) // _PIECE))  # in float64, all would be large
+    for piece in pieces:
+        np.add.at(means, compact[piece], points[piece] * weights[piece, None])
     means /= totals[:, None]
-    distances = np.square(points - means[compact]).sum(1)
+    for piece in pieces:
+        distances[piece] = np.square(points[piece] - means[compact[piece]]).sum(1)
     order = np.lexsort((np.arange(len(points)), distances, compact))
     first = np.searchsorted(compact[order], np.arange(len(totals)))
     return np.asarray(order[first], np.int64)

@@ -14,7 +14,7 @@ from seqbag.errors import UsageError
 from seqbag.kernels.assign import Affine
 
 _EXACT = 2**53  # integers up to here are exact in float64, so that BLAS sums them exactly
-_CHUNK_ROWS = 1 << 15
+_CHUNK_ROWS = 1 << 13
 
 
 @dataclass
