@@ -41,7 +41,7 @@ class TrainConfig:
 
     For images: project: channels that a layer's maps are projected to for the next one, 0 for all; signs stay as they
     are. polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
-    views: in which each is seen (see `augment`), 1 as it is; shift: sites its maps are moved by, at most.
+    views: in which each is seen (see `augment`), 1 as it is; shift: sites its maps are moved by, an eighth at most.
     """
 
     tokenizer: Tokenizer = "words"

@@ -22,13 +22,23 @@ class MapCache:
     """
 
     def __init__(
-        self, rows: int, views: int, grid: tuple[int, ...], channels: int, widths: tuple[int, ...] = ()
-    ) -> None:
-        """widths: of the features of each layer below, that are kept too."""
+        self, rows: int, views: int, grid: tuple[int, ...], channels: int, widths: tuple[int, ...] = (),
+        below: MapCache | None = None,
+    ) -> None:  # fmt: skip
+        """widths: of the features of each layer below, that are kept too.
+
+        below: a full cache of the layer below that this one is to be filled from, row by row. Its features are shared,
+        and its maps written over if these are as large.
+        """
         self.views, self.grid, self.channels = views, grid, channels
         self.rows = 0
-        self._halves = np.empty((rows * views, int(np.prod(grid)), channels), np.uint16)
-        self._features = [np.empty((rows * views, width), np.float16) for width in widths]
+        self._features: list[Halves] = [] if below is None else list(below._features)
+        self._features += [np.empty((rows * views, width), np.float16) for width in widths[len(self._features) :]]
+        reused = below is not None and below._alike(grid, channels)
+        shape = rows * views, int(np.prod(grid)), channels
+        self._halves: npt.NDArray[np.uint16] = (
+            below._halves if below is not None and reused else np.empty(shape, np.uint16)
+        )
         self._labels = np.empty(rows, np.int32)
         self._held = np.zeros(rows, np.bool_)
 
@@ -37,17 +47,12 @@ class MapCache:
         """Memory that a cache takes once it is full."""
         return 2 * rows * views * (int(np.prod(grid)) * channels + sum(widths))
 
-    def takes(self, grid: tuple[int, ...], channels: int) -> bool:
-        """Whether maps of the next layer are as large, so that they can be written over these, row by row."""
-        return self.grid == grid and self.channels == channels
+    def beside(self, grid: tuple[int, ...], channels: int) -> int:
+        """Memory that this one takes beside the cache of the layer above, of maps on `grid`."""
+        return 0 if self._alike(grid, channels) else self._halves.nbytes
 
-    def over(self, widths: tuple[int, ...]) -> MapCache:
-        """An empty cache in the place of this one, of which rows can be read until as many are written there."""
-        cache, views, known = MapCache(0, self.views, self.grid, self.channels), self.views, len(self._features)
-        cache._halves, cache._labels, cache._held = self._halves, self._labels, self._held
-        new = [np.empty((len(self._labels) * views, width), np.float16) for width in widths[known:]]
-        cache._features = self._features + new
-        return cache
+    def _alike(self, grid: tuple[int, ...], channels: int) -> bool:
+        return self.grid == grid and self.channels == channels
 
     @property
     def halves(self) -> npt.NDArray[np.uint16]:

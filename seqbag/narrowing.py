@@ -16,7 +16,7 @@ from seqbag.projection import Moments, signed
 _SITES = 1 << 16  # that the axes are fitted to
 _PART_SITES = 1 << 14  # sites whose activations are held at once
 _LEAST = 0.05  # of the channels' mean deviation: less is taken for that much
-_POOLED = 16  # sites along an axis, from which on it is halved between layers
+_POOLED = 8  # sites along an axis, from which on it is halved between layers
 
 
 def pooling(grid: tuple[int, ...]) -> tuple[int, ...]:

@@ -28,6 +28,7 @@ BATCH = 128
 RATE = 2e-3  # 0.8484 of the images held out by a second layer, where 0.005 gives 0.8426 and turns signs at random
 _CACHE_SHARE = 0.9  # of the memory, for maps that are kept
 _BLOCK_SHARE = 0.3  # of the memory, for a block of maps that are made again each epoch
+_SITES_A_SHIFT = 8  # along an axis: of four, a third layer moved by one learns 0.847 of the images held out, not 0.8555
 _FIT_WINDOWS = 1 << 14  # sampled windows that the inputs are standardised by
 
 
@@ -52,14 +53,11 @@ class Polisher:
         widths = tuple(layer.features(sample.axes) for layer in network.layers)
         shape = rows, config.views, self.grid, self.channels, widths
         need, room = MapCache.bytes_needed(*shape), _CACHE_SHARE * config.memory
-        in_place = below is not None and below.takes(self.grid, self.channels) and need <= room
-        self.crowded = not in_place and room < need + (below.nbytes if below is not None else 0)  # `below` has to go
+        beside = below.beside(self.grid, self.channels) if below is not None else 0
+        self.crowded = room < need + beside  # so that the cache of the layer below has to go
         self.keep: MapCache | None = None
-        if in_place:
-            assert below is not None
-            self.keep = below.over(widths)
-        elif need <= room:
-            self.keep = MapCache(*shape)
+        if need <= room:
+            self.keep = MapCache(*shape, below=None if self.crowded else below)
 
     def run(
         self, patchers: tuple[Patcher, ...], start: Layer | None, class_weights: Float32s, workers: Workers,
@@ -67,8 +65,9 @@ class Polisher:
     ) -> tuple[Layer, float]:  # fmt: skip
         """Train filters, from those of the counts (`start`) if given. Returns the layer and the held-out accuracy."""
         config = self.config
-        regions = Regions.parse(config.regions or "grid:2")
-        sampler = Sampler(patchers, regions, self.grid, config.samples, config.shift)
+        regions = Regions.parse(config.regions or "grid:2").on(self.grid)
+        shift = min(config.shift, min(self.grid) // _SITES_A_SHIFT)
+        sampler = Sampler(patchers, regions, self.grid, config.samples, shift)
         quantise = config.activation == "sign"
         own = config.filters_of(self.network.depth)
         axes = self.network.layers[-1].projection is not None

@@ -6,7 +6,7 @@ A layer pools its activations over regions. Four kinds:
 - `whole`: the whole example is one region.
 - `tail:8,2,1`: nested spans anchored at the end of a sequence: the whole, the last 8, the last 2, the last 1 sites.
   In event sequences the recent past matters most.
-- `grid:2`: a 2 x 2 grid (2 per axis) of equal cells, for images and volumes.
+- `grid:2`: a 2 x 2 grid (2 per axis) of equal cells, for images and volumes; fewer where maps are small (`on`).
 
 Every site lies in exactly one *segment*; a region is a union of segments. Counting per segment stores each site once
 even where regions nest: the sums of nested regions are cumulative sums over segments.
@@ -58,6 +58,12 @@ class Regions:
         if not self.sizes:
             return int(self.kind == "whole")
         return len(self.sizes) + 1 if self.kind == "tail" else int(self.sizes[0] ** axes)
+
+    def on(self, grid: tuple[int, ...]) -> Regions:
+        """The regions of maps on a grid: a cell is no narrower than two sites, as of maps that were pooled often."""
+        if self.kind != "grid":
+            return self
+        return Regions("grid", (min(self.sizes[0], *(-(-size // 2) for size in grid)),))
 
     def segments(self, offsets: Int64s, grid: tuple[int, ...] | None = None) -> Int32s:
         """Segment of every site. offsets: (n + 1,) site offsets; grid: the fixed output shape, None for sequences.

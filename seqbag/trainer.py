@@ -170,8 +170,8 @@ class Trainer:
         counting = not self.config.polish or self.config.codebook is not None  # a polish can start from counts
         books = [self._centroids(sampled, patcher) for patcher in patchers] if counting else []
         regions = self.network.layers[-1].regions
-        if regions.kind == "none":
-            regions = Regions.parse(self.config.regions or "grid:2")
+        if self.network.shape:
+            regions = Regions.parse(self.config.regions or "grid:2").on(self.network.output_grid())
         shape = len(books), regions.count(axes), sum(layer.features(axes) for layer in self.network.layers)
         cut = patchers if books else ()
         counts = LayerCounts(cut, books, regions, Bags(*shape), Bags(*shape), self._budget(), self._spill(number))

@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -159,31 +157,34 @@ def test_a_cache_keeps_views_apart_and_halves_of_floats() -> None:
     assert cache.halves.nbytes == MapCache.bytes_needed(2, 2, (3,), 2) == cache.nbytes
 
 
-def test_a_cache_in_the_place_of_the_one_below_is_filled_from_it() -> None:
+@pytest.mark.parametrize("smaller", [False, True])
+def test_a_cache_is_filled_from_the_one_below_in_its_place(smaller: bool) -> None:
     below, rng = filled(10), np.random.default_rng(3)
-    assert below.takes(GRID, CHANNELS)
-    assert not below.takes((4, 5), CHANNELS)
-    assert not below.takes(GRID, CHANNELS + 1)
-    before, labels = below.halves.view(np.float16).astype(np.float32), below.labels.copy()
+    before = below.halves.view(np.float16).astype(np.float32)
     first, second = rng.random((2, 10, 2, 5)).astype(np.float16)
-    beneath = below.over((5,))
+    beneath = MapCache(10, 2, GRID, CHANNELS, (5,), below)
     for part in np.array_split(np.arange(10), 4):
         views = [(first[part, view], below.maps(part, view)) for view in range(2)]
         beneath.update(Forwarded(below.labels[part], below.held[part], None, views))
-    above = beneath.over((5, 5))
+    sites = 12 if smaller else 24
+    grid = (2, 6) if smaller else GRID
+    above = MapCache(10, 2, grid, CHANNELS, (5, 5), beneath)
     for part in np.array_split(np.arange(10), 3):
-        maps = [beneath.maps(part, view) for view in range(2)]
-        twice = [replace(own, values=2 * own.values) for own in maps]
+        maps = [beneath.maps(part, view).values.reshape(-1, 24, CHANNELS)[:, :sites] for view in range(2)]
+        offsets = np.arange(len(part) + 1, dtype=np.int64) * sites
+        twice = [Maps(2 * own.reshape(-1, CHANNELS), offsets, grid) for own in maps]
         known = [beneath.features(part, view) for view in range(2)]
         views = [(np.concatenate([known[v], second[part, v]], axis=1), twice[v]) for v in range(2)]
         above.update(Forwarded(beneath.labels[part], beneath.held[part], None, views))
     assert above.rows == 10
-    np.testing.assert_array_equal(above.halves.view(np.float16), (2 * before).astype(np.float16))
-    np.testing.assert_array_equal(above.labels, labels)
+    np.testing.assert_array_equal(above.halves.view(np.float16), (2 * before[:, :sites]).astype(np.float16))
+    np.testing.assert_array_equal(above.labels, below.labels)
+    np.testing.assert_array_equal(above.held, below.held)
     for view in range(2):
         expected = np.concatenate([first[:, view], second[:, view]], axis=1)
         np.testing.assert_array_equal(above.features(np.arange(10), view), expected)
-    assert np.shares_memory(above.halves, below.halves)
+    assert np.shares_memory(above.halves, below.halves) != smaller
+    assert beneath.beside(grid, CHANNELS) == (beneath.halves.nbytes if smaller else 0)
 
 
 def test_batches_fill_blocks() -> None:

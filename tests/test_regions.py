@@ -96,3 +96,12 @@ def test_other_regions_do_not_nest():
     for regions in (Regions("grid", (2,)), Regions("whole")):
         assert regions.nest(sums) is sums
         assert regions.nest_gradient(sums) is sums
+
+
+def test_cells_are_no_narrower_than_two_sites():
+    assert [str(Regions.parse("grid:3").on((size, size))) for size in (1, 2, 3, 4, 5, 8)] == [
+        "grid:1", "grid:1", "grid:2", "grid:2", "grid:3", "grid:3",
+    ]  # fmt: skip
+    assert str(Regions.parse("grid:3").on((8, 3, 16))) == "grid:2"
+    for spec in ("whole", "tail:8,2"):
+        assert Regions.parse(spec).on((2, 2)) == Regions.parse(spec)
