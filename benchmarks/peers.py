@@ -26,7 +26,7 @@ from benchmarks.datasets import GENERATED, REAL, ROWS, Dataset
 from benchmarks.machine import machine
 
 RESULTS = Path(__file__).parent / "results" / "peers.csv"
-SEVERAL = ("seqbag", "packed", "fasttext")  # cheap enough for several seeds
+SEVERAL = ("seqbag", "packed", "fasttext", "sklearn")  # cheap enough for several seeds
 PACKAGES = {
     "seqbag": "seqbag",
     "packed": "seqbag",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,6 +50,28 @@ class Classifier:
         self.mean: Float32s = np.zeros(features, np.float32)
         self.variance: Float32s = np.zeros(features, np.float32)
         self._started = False
+
+    @classmethod
+    def voting(cls, features: int, voters: Sequence[tuple[Classifier, int, int]]) -> Classifier:
+        """One whose logits are a weighted mean of others': of each the classifier, its first feature and its weight.
+
+        All have hidden layers, or none has; theirs stand side by side. It is yet to be told what to standardise by.
+        """
+        hidden, total = sum(voter.hidden for voter, _, _ in voters), sum(weight for _, _, weight in voters)
+        made = cls(features, hidden, voters[0][0].classes, np.random.default_rng(0))
+        for values in made.parameters.values():
+            values[:] = 0
+        unit = 0
+        for voter, first, weight in voters:
+            rows, units = slice(first, first + voter.features), slice(unit, unit + voter.hidden)
+            own, share = voter.parameters, np.float32(weight / total)
+            if hidden:
+                made.parameters["hidden"][rows, units] = own["hidden"]
+                made.parameters["hidden_bias"][units] = own["hidden_bias"]
+            made.parameters["out"][units if hidden else rows] += share * own["out"]
+            made.parameters["out_bias"] += share * own["out_bias"]
+            unit += voter.hidden
+        return made
 
     @property
     def scale(self) -> Float32s:

@@ -2,9 +2,9 @@
 
 Each layer is a stage that turns its input into the activation bits of its output sites, 64 filters a word; the bits are
 counted per region and are, as they stand, the next layer's input. Signs meet filters of -1, 0 and +1, and pixels meet
-filters of 16 bits. Floats begin with the logarithms of the counts, which are looked up: the classifier standardises
-them, rounds them for its first layer, and computes its last in floats. A net packed with float weights or float
-activations is floats throughout and does not come here.
+filters of 16 bits. Floats begin with the logarithms, or means, of the counts, which are looked up: the classifier
+standardises them, rounds them for its first layer, and computes its last in floats. A net packed with float weights or
+float activations is floats throughout and does not come here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from seqbag.batch import Float32s, Int64s
 from seqbag.classifier import Classifier
+from seqbag.features import takes_means
 from seqbag.kernels.assign import Affine
 from seqbag.kernels.bitops import pooled_logarithms
 from seqbag.kernels.dense import Dense
@@ -31,9 +32,13 @@ _SITES = 1 << 16  # sites, and rows, that go through the layers at once
 _ROWS = 1 << 12
 
 
+def _half(values: npt.NDArray[np.generic]) -> Float32s:
+    """To half precision, as a net's features are."""
+    return values.astype(np.float16).astype(np.float32)
+
+
 def _logarithm(counts: npt.NDArray[np.generic]) -> Float32s:
-    """log(1 + counts) to half precision, as a net's features are."""
-    return np.log1p(counts.astype(np.float32)).astype(np.float16).astype(np.float32)
+    return _half(np.log1p(counts.astype(np.float32)))
 
 
 _LOGARITHMS = _logarithm(np.arange(1 << 12))
@@ -110,14 +115,15 @@ class Engine:
             regions = layer.regions.count(axes)
             if not regions:
                 continue
-            lengths = maps.offsets[1:] - maps.offsets[:-1]
+            lengths = layer.regions.lengths(maps.offsets[1:] - maps.offsets[:-1], axes)
             segments = layer.regions.segments(maps.offsets, maps.grid)
             pooled_logarithms(
                 maps.values, maps.offsets, segments, regions, layer.regions.kind == "tail", spans,
-                _logarithms(maps.offsets), out, column,
+                _means(maps.grid, lengths) if maps.grid and takes_means(layer.regions) else _logarithms(maps.offsets),
+                out, column,
             )  # fmt: skip
             column += regions * layer.channels
-            out[:, column : column + regions] = _logarithm(layer.regions.lengths(lengths, axes))
+            out[:, column : column + regions] = _logarithm(lengths)
             column += regions
         return out
 
@@ -136,6 +142,11 @@ class _Quick:
     def __call__(self, features: Float32s) -> Float32s:
         values = self._first(features)
         return values if self._last is None else self._last(values)
+
+
+def _means(grid: tuple[int, ...], lengths: Float32s) -> Float32s:
+    """i / sites of a cell, of every count i that the cells of a grid, all alike, can have."""
+    return _half(np.arange(int(np.prod(grid)) + 1, dtype=np.float32) / np.maximum(lengths[0, 0], 1))
 
 
 def _logarithms(offsets: Int64s) -> Float32s:

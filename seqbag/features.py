@@ -11,14 +11,13 @@ from __future__ import annotations
 import numpy as np
 
 from seqbag.batch import Float32s
-from seqbag.kernels.filters import SIGN
 from seqbag.kernels.logarithm import log_features
 from seqbag.regions import Regions
 
 
-def takes_means(regions: Regions, activation: int) -> bool:
-    """Whether features are means over the regions; bits are counted, and their counts take the logarithm anywhere."""
-    return regions.kind == "grid" and activation != SIGN
+def takes_means(regions: Regions) -> bool:
+    """Whether features are means over the regions."""
+    return regions.kind == "grid"
 
 
 def pooled_features(sums: Float32s, lengths: Float32s, means: bool = False) -> Float32s:

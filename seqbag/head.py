@@ -80,7 +80,7 @@ class Head:
     ) -> None:  # fmt: skip
         self.windows, self.filters, self.classifier = windows, filters, classifier
         self.regions, self.activation, self.workers = regions, ACTIVATIONS[activation], workers
-        self._means = takes_means(regions, self.activation)
+        self._means = takes_means(regions)
         self._scratch = _Scratch([len(rows) for rows in windows])
 
     def fit(

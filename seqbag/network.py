@@ -12,7 +12,6 @@ from seqbag.classifier import Classifier, softmax
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
 from seqbag.features import pooled_features, takes_means
-from seqbag.head import ACTIVATIONS
 from seqbag.layer import Layer, Maps, embed
 from seqbag.tokens import Encoder
 
@@ -103,8 +102,6 @@ class Network:
         for layer in self.layers[first:]:
             activations = layer.forward(maps)
             if layer.regions.kind != "none":
-                features.append(
-                    pooled_features(*layer.pool(activations), takes_means(layer.regions, ACTIVATIONS[layer.activation]))
-                )
+                features.append(pooled_features(*layer.pool(activations), takes_means(layer.regions)))
             maps = layer.next_input(activations)
         return np.concatenate(features, axis=1, dtype=np.float16, casting="same_kind"), maps

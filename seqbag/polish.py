@@ -17,7 +17,7 @@ from seqbag.classifier import Classifier, cross_entropy
 from seqbag.features import pooled_features, pooled_gradient, takes_means
 from seqbag.filters import Gradients, VectorFilters, activations
 from seqbag.head import ACTIVATIONS, Activation, EpochReport, Schedule
-from seqbag.kernels.filters import RELU, activation_gradient
+from seqbag.kernels.filters import activation_gradient
 from seqbag.kernels.maps import sample_windows, spread_samples, sum_samples
 from seqbag.mapcache import MapCache
 from seqbag.optimiser import Optimiser, one_cycle
@@ -86,8 +86,7 @@ class Polish:
     ) -> None:  # fmt: skip
         self.sampler, self.filters, self.classifier = sampler, filters, classifier
         self.activation, self.workers, self.rng = ACTIVATIONS[activation], workers, rng
-        # Of bits, too, though a net's features are logarithms of their counts: a few samples are too coarse for those.
-        self._means = takes_means(sampler.regions, RELU)
+        self._means = takes_means(sampler.regions)
 
     def fit(
         self, blocks: Blocks, rows: int, schedule: Schedule, class_weights: Float32s, smoothing: float, decay: float,

@@ -62,8 +62,11 @@ class Polisher:
     def run(
         self, patchers: tuple[Patcher, ...], start: Layer | None, class_weights: Float32s, workers: Workers,
         rng: np.random.Generator, progress: Progress, task: str,
-    ) -> tuple[Layer, float]:  # fmt: skip
-        """Train filters, from those of the counts (`start`) if given. Returns the layer and the held-out accuracy."""
+    ) -> tuple[Layer, Classifier, float]:  # fmt: skip
+        """Train filters, from those of the counts (`start`) if given.
+
+        Returns the layer, the classifier it was trained with, and the held-out accuracy of the two.
+        """
         config = self.config
         regions = Regions.parse(config.regions or "grid:2").on(self.grid)
         shift = min(config.shift, min(self.grid) // _SITES_A_SHIFT)
@@ -90,7 +93,7 @@ class Polisher:
         progress.end()
         frozen = [filters.frozen(group) for group in range(len(patchers))]
         weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
-        return Layer(patchers, weights, biases, config.activation, regions), accuracy
+        return Layer(patchers, weights, biases, config.activation, regions), classifier, accuracy
 
     def _blocks(self) -> Blocks:
         if self.keep is not None:

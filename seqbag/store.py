@@ -1,6 +1,7 @@
 """Model files: safetensors with a JSON description in the header. Loading one executes nothing.
 
-Layout (format 2; 1 had no projections). The header's metadata has one entry `seqbag`, JSON: format, version, config,
+Layout (format 3; 1 had no projections, until 2 signs were pooled by logarithms over grids, too). The header's metadata
+has one entry `seqbag`, JSON: format, version, config,
 classes, columns (what input and label were read from), report (the training figures), layers (windows, strides,
 padding, regions, activation, pooling), hidden (units of the classifier) and shape (of an image, channels last; empty
 for sequences). Tensors:
@@ -42,7 +43,8 @@ from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
 
-FORMAT = 2
+FORMAT = 3
+_MEANS = 3  # the format since when signs are pooled to means over grids
 _KEY = "seqbag"
 Arrays = dict[str, npt.NDArray[Any]]
 Buffer = bytes | memoryview
@@ -193,7 +195,17 @@ def read_tensors(path: Path, key: str = _KEY) -> tuple[dict[str, Any], Arrays]:
             f"{path} has format {description['format']}, newer than the {FORMAT} this seqbag {__version__} reads: "
             "update seqbag"
         )
+    layers = description.get("layers")
+    if description["format"] < _MEANS and isinstance(layers, list) and any(map(_counts_signs, layers)):
+        raise ModelError(
+            f"{path} has format {description['format']}, in which signs were pooled otherwise: train it again"
+        )
     return description, arrays
+
+
+def _counts_signs(layer: Any) -> bool:
+    regions = str(layer.get("regions")) if isinstance(layer, dict) else ""
+    return regions.startswith("grid") and layer.get("activation") == "sign"
 
 
 def describe_layer(layer: Layer) -> dict[str, Any]:

@@ -56,6 +56,7 @@ _WHITENED = 3  # sites along each axis of the patches that are whitened
 _PROCESS = 450 * 10**6  # bytes that the process takes without the bags
 _BAGS_SHARE = 0.125  # of the rest: the bags grow by half, and are copied as they do
 _LEAST_BAGS = 30 * 10**6
+_FEATURES_SHARE = 0.45  # of the memory: features of images that the last classifier learns from, beside cached ones
 
 
 def train(
@@ -287,48 +288,61 @@ class Trainer:
             counts = self.fitter.choose_regions(counts, self.network)
         layer, accuracy = None, float("nan")
         if counts.codebooks:
-            layer, self.network.classifier, accuracy = self.fitter.fit(counts, self.network, task)
-        if self.polisher is not None:
+            layer, classifier, accuracy = self.fitter.fit(counts, self.network, task)
+        if self.polisher is None:
+            self.network.classifier = classifier
+        else:
             task = f"layer {number + 1}: polishing"
             patchers = self._patchers(len(self.polisher.grid))
             weights = self.fitter.class_weights(counts.bags, len(self.network.classes))
-            layer, accuracy = self.polisher.run(patchers, layer, weights, self.workers, self.rng, self.progress, task)
+            layer, own, accuracy = self.polisher.run(
+                patchers, layer, weights, self.workers, self.rng, self.progress, task
+            )
             self.kept, self.polisher = self.polisher.keep, None
+            self.network.classifier = self._with_vote(own, number)
         assert layer is not None
         if self.network.shape:
             layer = replace(layer, pooling=pooling(self.network.output_grid()))
             if number + 1 < self.config.layers:
                 layer = projected(layer, self._sampled(), self.config.project)
         self.network.layers.append(layer)
-        if self.config.polish:  # `_calibrate` trains a new one: until then, one that fits what a checkpoint holds
-            axes, classes = len(layer.patchers[0].window), len(self.network.classes)
-            features = sum(layer.features(axes) for layer in self.network.layers)
-            self.network.classifier = Classifier(features, self.config.hidden, classes, np.random.default_rng(0))
         return accuracy
+
+    def _with_vote(self, own: Classifier, number: int) -> Classifier:
+        """The classifiers of the layers so far, each of its layer's features, and that of a new layer: all alike."""
+        below = self.network.classifier
+        if below is None:
+            return own
+        voters = [(below, 0, number), (own, below.features, 1)]
+        return Classifier.voting(below.features + own.features, voters)
 
     def _finish(self) -> None:
         """Measure the net on the held-out rows as they really are; refit the classifier unless it was exact."""
         axes = max(1, len(self.network.shape) - 1)
         bags, held_out = (Bags(0, 1, sum(layer.features(axes) for layer in self.network.layers)) for _ in range(2))
         counts = LayerCounts((), [], Regions("whole"), bags, held_out)
-        number, fraction = self.config.layers, min(1.0, self._budget() / (2 * bags.width + 64) / max(self.rows, 1))
-        bags.reserve(int(fraction * self.rows * self.config.views))
+        number, need = self.config.layers, (2 * bags.width + 64) * max(self.rows, 1)
+        fraction = min(1.0, self._budget() / need)
+        views = max(1, min(self.config.views, int(_FEATURES_SHARE * self.config.memory / need)))
+        bags.reserve(int(fraction * self.rows * views))
         for part in self._forwarded(number, "measuring", counts, fraction, held_alone=self.exact):
-            counts.update_views(part)
+            counts.update_views(part._replace(views=part.views[:views]))
         self._calibrate(counts, refit=not self.exact)
 
     def _calibrate(self, counts: LayerCounts, refit: bool = True) -> None:
         """Refit the newest classifier on the true features in the bags, and note its accuracy on the held-out ones.
 
-        After a polish, which trains without the features of the layers below, the classifier is a new one.
+        After a polish those of the layers vote, in the end with a new one of all layers' features.
         """
         task = f"layer {len(self.reports)}: calibrating"
-        if self.config.polish:
-            self.network.classifier, self.reports[-1].valid_accuracy = self.fitter.classifier(
-                counts, self.network.classes, task, final=len(self.reports) == self.config.layers
-            )
-            return
         assert self.network.classifier is not None
+        if self.config.polish:
+            votes = self.network.classifier
+            if len(self.reports) == self.config.layers:
+                whole = self.fitter.classifier(counts, self.network.classes, task)
+                votes = Classifier.voting(votes.features, [(votes, 0, self.config.layers), (whole, 0, 1)])
+            self.network.classifier, self.reports[-1].valid_accuracy = votes, self.fitter.measure(votes, counts)
+            return
         clustered = self.reports[-1].clusters is not None
         self.reports[-1].valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, refit, clustered)
 

@@ -82,3 +82,24 @@ def test_softmax_of_large_logits():
     np.testing.assert_allclose(probabilities.sum(1), 1, rtol=1e-6)
     powers = np.exp(logits[2].astype(np.float64))
     np.testing.assert_allclose(probabilities[2], powers / powers.sum(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_a_vote_is_the_weighted_mean_of_the_logits(hidden):
+    rng = np.random.default_rng(2)
+    features = rng.standard_normal((40, 9), np.float32)
+    voters = [
+        (Classifier(size, hidden, 3, rng), first, weight) for size, first, weight in ((4, 0, 2), (5, 4, 1), (9, 0, 1))
+    ]
+    for voter, _, _ in voters:
+        voter.parameters["out_bias"][:] = rng.standard_normal(3)
+    voting = Classifier.voting(9, voters)
+    mean, variance = features.mean(0, np.float64), features.var(0, np.float64)
+    voting.standardise(mean, variance)
+    expected = np.zeros((40, 3))
+    for voter, first, weight in voters:
+        own = slice(first, first + voter.features)
+        wide = {name: value.astype(np.float64) for name, value in voter.parameters.items()}
+        expected += weight / 4 * naive.head_logits(wide, naive.standardised(features.astype(np.float64))[:, own])
+    np.testing.assert_allclose(voting.logits(features), expected, rtol=1e-4, atol=1e-4)
+    assert voting.hidden == 3 * hidden

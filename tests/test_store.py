@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,9 +14,10 @@ from hypothesis import strategies as st
 from seqbag import __version__
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError, ModelError
-from seqbag.store import check_writable, load, read_tensors, save, tensor_parts, to_bytes, write_atomically
+from seqbag.store import Model, check_writable, load, read_tensors, save, tensor_parts, to_bytes, write_atomically
 from seqbag.trainer import train
 from tests.memory import MemorySource, text_column, tokens_column
+from tests.nets import image_network
 
 COLUMNS = {"kind": "text", "input": "message", "label": "label"}
 TEXTS = ["disk full on host", "user logged in", "", "user logged out of host", "disk ok"]
@@ -161,9 +163,25 @@ def test_missing_foreign_and_newer_files(tmp_path, data):
     description, tensors = described(data)
     assert refused(path, rebuilt(description, tensors, key="other")) == foreign
     assert refused(path, rebuilt([description], tensors)) == foreign
-    assert refused(path, rebuilt(description | {"format": 3}, tensors)) == (
-        f"{path} has format 3, newer than the 2 this seqbag {__version__} reads: update seqbag"
+    assert refused(path, rebuilt(description | {"format": 4}, tensors)) == (
+        f"{path} has format 4, newer than the 3 this seqbag {__version__} reads: update seqbag"
     )
+
+
+@pytest.mark.parametrize("activation", ["relu", "sign"])
+def test_signs_over_a_grid_of_a_format_that_pooled_them_otherwise(tmp_path, activation):
+    network = replace(image_network(), shape=(6, 5, 3))
+    network.layers = [replace(layer, activation=activation) for layer in network.layers]
+    save(Model(network, {"kind": "image", "input": "img", "label": "label"}, {}), tmp_path / "new")
+    description, tensors = described((tmp_path / "new").read_bytes())
+    load(tmp_path / "new")
+    (tmp_path / "old").write_bytes(rebuilt(description | {"format": 2}, tensors))
+    if activation == "relu":
+        load(tmp_path / "old")
+        return
+    with pytest.raises(ModelError) as error:
+        load(tmp_path / "old")
+    assert str(error.value) == f"{tmp_path / 'old'} has format 2, in which signs were pooled otherwise: train it again"
 
 
 def test_damaged_content(tmp_path, data):

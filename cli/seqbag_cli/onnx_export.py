@@ -27,7 +27,6 @@ import numpy.typing as npt
 
 from seqbag.errors import UsageError
 from seqbag.features import takes_means
-from seqbag.head import ACTIVATIONS
 
 if TYPE_CHECKING:
     from seqbag.classifier import Classifier
@@ -213,7 +212,7 @@ def _pool_image(graph: _Graph, layer: Layer, active: str) -> list[str]:
     rows_in_batch = graph.add("Shape", active, start=0, end=1)
     shape = graph.add("Concat", rows_in_batch, graph.constant(np.array([cells * cells])), axis=0)
     lengths = graph.add("Expand", graph.signed_logarithm(area, "relu"), shape)
-    if takes_means(layer.regions, ACTIVATIONS[layer.activation]):
+    if takes_means(layer.regions):
         one = graph.constant(np.float32(1))
         return [graph.add("Div", flat, graph.add("Max", area, one)), lengths]
     return [graph.signed_logarithm(flat, layer.activation), lengths]
