@@ -132,6 +132,13 @@ class Classifier:
         self.mean, self.variance = mean.astype(np.float32), variance.astype(np.float32)
 
 
+def with_vote(below: Classifier | None, own: Classifier, votes: int) -> Classifier:
+    """A classifier that as many as `votes` have voted in already, and another one of features beside its own."""
+    if below is None:
+        return own
+    return Classifier.voting(below.features + own.features, [(below, 0, votes), (own, below.features, 1)])
+
+
 def _scale(variance: Float32s) -> Float32s:
     """One over the standard deviation, bounded; 0 where rounding alone would be scaled up to the size of a signal."""
     floor = np.float32(1e-6) + np.float32(1e-4) * variance.mean()

@@ -35,7 +35,8 @@ _FIT_WINDOWS = 1 << 14  # sampled windows that the inputs are standardised by
 class Polisher:
     """Polishes one layer of a network on the rows of a source.
 
-    keep: a cache for all rows if the memory has room for it, to be filled while the rows stream by; else None.
+    keep: a cache for all rows, to be filled while they stream by, in as many views as the memory has room for; None if
+    that is none.
     """
 
     def __init__(
@@ -51,13 +52,15 @@ class Polisher:
         self.channels, self.labels = sample.values.shape[1], labels
         self._sample = sample.part(0, min(len(sample), max(1, _FIT_WINDOWS // int(np.prod(sample.grid)))))
         widths = tuple(layer.features(sample.axes) for layer in network.layers)
-        shape = rows, config.views, self.grid, self.channels, widths
-        need, room = MapCache.bytes_needed(*shape), _CACHE_SHARE * config.memory
-        beside = below.beside(self.grid, self.channels) if below is not None else 0
-        self.crowded = room < need + beside  # so that the cache of the layer below has to go
-        self.keep: MapCache | None = None
-        if need <= room:
-            self.keep = MapCache(*shape, below=None if self.crowded else below)
+        views = config.views if below is None else below.views
+        need = MapCache.bytes_needed(rows, 1, self.grid, self.channels, widths)
+        room, beside = int(_CACHE_SHARE * config.memory), 0
+        if below is not None:
+            beside = below.beside(self.grid, self.channels)
+        self.crowded = room < views * need + beside  # so that the cache of the layer below has to go
+        views = min(views, room // need)
+        shape = rows, views, self.grid, self.channels, widths
+        self.keep = MapCache(*shape, below=None if self.crowded else below) if views else None
 
     def run(
         self, patchers: tuple[Patcher, ...], start: Layer | None, class_weights: Float32s, workers: Workers,

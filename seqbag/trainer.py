@@ -22,7 +22,7 @@ from seqbag.augment import seen
 from seqbag.bags import Bags, Halves
 from seqbag.batch import ImageColumn, Int32s, Rows, Source
 from seqbag.checkpoint import Checkpoint
-from seqbag.classifier import Classifier
+from seqbag.classifier import Classifier, with_vote
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
@@ -178,7 +178,8 @@ class Trainer:
         counts = LayerCounts(cut, books, regions, Bags(*shape), Bags(*shape), self._budget(), self._spill(number))
         keep = self._cache(sampled) if self.config.polish else None
         del sampled  # as large as a share of the bags, and of no use while the rows are counted
-        for part in self._forwarded(number, f"layer {number + 1}: counting windows", counts):
+        views = keep.views if keep is not None else self.config.views if books else 1
+        for part in self._forwarded(number, f"layer {number + 1}: counting windows", counts, views):
             counts.update_views(part if books else part._replace(views=part.views[:1]))
             if keep is not None:
                 keep.update(part)
@@ -201,15 +202,15 @@ class Trainer:
             keep = self._cache(self.network.forward(self.sample.maps().part(0, 1))[1])
             if keep is not None:
                 counts = LayerCounts((), [], Regions("whole"), Bags(0, 1, 0), Bags(0, 1, 0))
-                for part in self._forwarded(number, f"layer {number + 1}: filling its cache", counts):
+                for part in self._forwarded(number, f"layer {number + 1}: filling its cache", counts, keep.views):
                     keep.update(part)
             self.kept, self.polisher = keep, None
         self.network.layers = layers
 
     def _forwarded(
-        self, number: int, task: str, counts: LayerCounts, fraction: float = 1.0, held_alone: bool = False
+        self, number: int, task: str, counts: LayerCounts, views: int, fraction: float = 1.0, held_alone: bool = False
     ) -> Iterator[Forwarded]:
-        """A fraction of the rows through the network, part by part.
+        """A fraction of the rows through the network, part by part, images in some views.
 
         From the cache of the newest layer's input if there is one, else from the source; of that, with held_alone,
         only rows that are held out.
@@ -218,7 +219,7 @@ class Trainer:
         last = number == self.config.layers
         if kept is None:
             resumable = number > 0 and self.polisher is None
-            encode = partial(self._encode, fraction=fraction, held_alone=held_alone)
+            encode = partial(self._encode, views=views, fraction=fraction, held_alone=held_alone)
             for first, batch, (chosen, encoded) in self._pass(number, task, counts, encode, resumable):
                 labels = self._labels(batch, first)
                 held, labels = self._held(first, labels)[chosen], labels[chosen]
@@ -231,22 +232,23 @@ class Trainer:
                     for (rows, _), *others in parts:
                         yield Forwarded(labels[rows], held[rows], times[rows], list(islice(done, 1 + len(others))))
             return
+        views = min(views, kept.views)
         self.progress.begin(task, kept.rows, "rows")
         for part in np.array_split(np.arange(kept.rows), -(-kept.rows // _CACHED_ROWS)):
             pieces = np.array_split(part, self.config.threads)
-            inputs_kept = [kept.maps(piece, view) for piece in pieces for view in range(kept.views)]
+            inputs_kept = [kept.maps(piece, view) for piece in pieces for view in range(views)]
             done = self._forward(inputs_kept, len(self.network.layers) - 1, last)
             for piece in pieces:
                 forward = [
                     (np.concatenate([kept.features(piece, view), features], axis=1), maps)
-                    for view, (features, maps) in enumerate(islice(done, kept.views))
+                    for view, (features, maps) in enumerate(islice(done, views))
                 ]
                 yield Forwarded(kept.labels[piece], kept.held[piece], None, forward)
             self.progress.advance(len(part))
         self.progress.end()
 
     def _encode(
-        self, first: int, rows: Rows, fraction: float, held_alone: bool
+        self, first: int, rows: Rows, views: int, fraction: float, held_alone: bool
     ) -> tuple[npt.NDArray[np.intp], list[Maps]]:
         """Which rows of a batch are drawn, and the first layer's input made of those, in each view."""
         taken = drawn(first, len(rows), fraction, self.config.seed)
@@ -256,7 +258,7 @@ class Trainer:
         column = rows.input if taken.all() else rows.input.take(chosen)
         columns = [column]
         if isinstance(column, ImageColumn):
-            columns = [seen(column, view, first + chosen, self.config.seed) for view in range(self.config.views)]
+            columns = [seen(column, view, first + chosen, self.config.seed) for view in range(views)]
         return chosen, [self.network.encode(view) for view in columns]
 
     def _forward(self, inputs: list[Maps], first: int, last: bool) -> Iterator[tuple[Halves, Maps]]:
@@ -292,14 +294,12 @@ class Trainer:
         if self.polisher is None:
             self.network.classifier = classifier
         else:
-            task = f"layer {number + 1}: polishing"
-            patchers = self._patchers(len(self.polisher.grid))
+            polisher, task = self.polisher, f"layer {number + 1}: polishing"
+            patchers = self._patchers(len(polisher.grid))
             weights = self.fitter.class_weights(counts.bags, len(self.network.classes))
-            layer, own, accuracy = self.polisher.run(
-                patchers, layer, weights, self.workers, self.rng, self.progress, task
-            )
-            self.kept, self.polisher = self.polisher.keep, None
-            self.network.classifier = self._with_vote(own, number)
+            layer, own, accuracy = polisher.run(patchers, layer, weights, self.workers, self.rng, self.progress, task)
+            self.kept, self.polisher = polisher.keep, None
+            self.network.classifier = with_vote(self.network.classifier, own, number)
         assert layer is not None
         if self.network.shape:
             layer = replace(layer, pooling=pooling(self.network.output_grid()))
@@ -307,14 +307,6 @@ class Trainer:
                 layer = projected(layer, self._sampled(), self.config.project)
         self.network.layers.append(layer)
         return accuracy
-
-    def _with_vote(self, own: Classifier, number: int) -> Classifier:
-        """The classifiers of the layers so far, each of its layer's features, and that of a new layer: all alike."""
-        below = self.network.classifier
-        if below is None:
-            return own
-        voters = [(below, 0, number), (own, below.features, 1)]
-        return Classifier.voting(below.features + own.features, voters)
 
     def _finish(self) -> None:
         """Measure the net on the held-out rows as they really are; refit the classifier unless it was exact."""
@@ -325,8 +317,8 @@ class Trainer:
         fraction = min(1.0, self._budget() / need)
         views = max(1, min(self.config.views, int(_FEATURES_SHARE * self.config.memory / need)))
         bags.reserve(int(fraction * self.rows * views))
-        for part in self._forwarded(number, "measuring", counts, fraction, held_alone=self.exact):
-            counts.update_views(part._replace(views=part.views[:views]))
+        for part in self._forwarded(number, "measuring", counts, views, fraction, held_alone=self.exact):
+            counts.update_views(part)
         self._calibrate(counts, refit=not self.exact)
 
     def _calibrate(self, counts: LayerCounts, refit: bool = True) -> None:

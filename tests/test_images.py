@@ -104,6 +104,18 @@ def test_maps_that_do_not_fit_the_memory_are_made_again(tmp_path: Path, monkeypa
     assert trained.valid_accuracy > 0.8
 
 
+def test_views_that_do_not_fit_the_memory_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, config = hub(tmp_path / "images.parquet", 300), replace(SMALL, layers=1, polish=2, views=2)
+    two = train(source, config).network
+    one_view = 2 * 300 * 8 * 8 * 54
+    monkeypatch.setattr("seqbag.polishing._CACHE_SHARE", 2.5 * one_view / config.memory)
+    four = train(source, replace(config, views=4)).network
+    np.testing.assert_array_equal(four.layers[1].weights[0], two.layers[1].weights[0])
+    assert four.classifier is not None
+    assert two.classifier is not None
+    np.testing.assert_array_equal(four.classifier.parameters["out"], two.classifier.parameters["out"])
+
+
 def test_the_same_seed_gives_the_same_net_on_any_number_of_threads(tmp_path: Path) -> None:
     source = hub(tmp_path / "images.parquet", 300)
     nets = [train(source, replace(SMALL, layers=1, polish=2, threads=threads)).network for threads in (1, 2)]
