@@ -37,7 +37,7 @@ class Meter:
     """Notes the core-seconds at the end of each layer's calibration, and says on stderr what is going on."""
 
     started: float = field(default_factory=time.process_time)
-    layers: list[float] = field(default_factory=list)
+    layers: dict[str, float] = field(default_factory=dict)
     task: str = ""
 
     def begin(self, task: str, total: int | None, unit: str) -> None:
@@ -50,8 +50,9 @@ class Meter:
     def end(self) -> None:
         spent = time.process_time() - self.started
         print(f"{spent:8.0f} core-s  {self.task}: done", file=sys.stderr, flush=True)
-        if self.task.endswith("calibrating"):
-            self.layers.append(spent)
+        layer, _, work = self.task.partition(": ")
+        if work in ("polishing", "calibrating"):
+            self.layers[layer] = spent
 
     def note(self, text: str) -> None:
         print(text, file=sys.stderr, flush=True)
@@ -97,7 +98,7 @@ def run(data: Path, config: TrainConfig) -> dict[str, object]:
         "test_accuracy": round(plain, 4),
         "test_accuracy_flips": round(mirrored, 4),
         "valid_accuracy_by_layer": " ".join(f"{layer.valid_accuracy:.4f}" for layer in trained.layers),
-        "core_seconds_by_layer": " ".join(f"{spent:.0f}" for spent in meter.layers),
+        "core_seconds_by_layer": " ".join(f"{spent:.0f}" for spent in meter.layers.values()),
         "core_seconds": round(core_seconds),
         "seconds": round(seconds),
         "peak_memory_gb": round(peak / 1e9, 2),
