@@ -58,9 +58,11 @@ class Polisher:
         if below is not None:
             beside = below.beside(self.grid, self.channels)
         self.crowded = room < views * need + beside  # so that the cache of the layer below has to go
+        if self.crowded:
+            below, views = None, config.views
         views = min(views, room // need)
         shape = rows, views, self.grid, self.channels, widths
-        self.keep = MapCache(*shape, below=None if self.crowded else below) if views else None
+        self.keep = MapCache(*shape, below=below) if views else None
 
     def run(
         self, patchers: tuple[Patcher, ...], start: Layer | None, class_weights: Float32s, workers: Workers,
