@@ -34,7 +34,7 @@ from seqbag_connectors import open_source
 
 @dataclass
 class Meter:
-    """Notes the core-seconds at the end of each layer's calibration, and says on stderr what is going on."""
+    """Notes the core-seconds when a layer is trained, the last one with its classifier; says on stderr what goes on."""
 
     started: float = field(default_factory=time.process_time)
     layers: dict[str, float] = field(default_factory=dict)

@@ -106,6 +106,11 @@ class TrainConfig:
         """The defaults for a kind of input, with what was chosen instead. Raises UsageError."""
         return cls(**{**(_IMAGE_DEFAULTS if kind == "image" else {}), **chosen})
 
+    def check(self, kind: InputKind) -> None:
+        """Raise UsageError if a setting does not fit a kind of input."""
+        if self.polish and kind != "image":
+            raise UsageError(f"polish is {self.polish}: only images are polished, leave it out")
+
     def filters_of(self, layer: int) -> int:
         """Filters of each width in a layer, counted from 0."""
         return self.filters[min(layer, len(self.filters) - 1)]

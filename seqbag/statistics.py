@@ -42,6 +42,7 @@ from seqbag.trained import Trained, layer_report
 EXACT_CODES = 1 << 18
 _TAIL = "tail:8,2,1"
 _KEY = "seqbag.statistics"
+_OLDEST = 2  # the first format to count examples apart from rows
 Prepared: TypeAlias = tuple[Maps, Spans, list[Windows]]
 
 
@@ -177,8 +178,8 @@ class ShardStatistics:
     def load(cls, path: Path) -> Self:
         """Read a file of statistics. Raises ModelError if it is missing, damaged, foreign, too new or too old."""
         description, arrays = read_tensors(path, _KEY)
-        if description["format"] < FORMAT:
-            raise ModelError(f"{path} has format {description['format']}, older than {FORMAT}: count the rows again")
+        if description["format"] < _OLDEST:
+            raise ModelError(f"{path} has format {description['format']}, older than {_OLDEST}: count the rows again")
         try:
             config = TrainConfig.from_json(description["config"])
             statistics = cls.none(description["kind"], config)

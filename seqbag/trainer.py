@@ -76,6 +76,7 @@ class Trainer:
     def __init__(
         self, source: Source, config: TrainConfig, progress: Progress, workers: Workers, checkpoint: Checkpoint | None
     ) -> None:
+        config.check(source.kind)
         self.checkpoint, self.resumed, self.exact = checkpoint, checkpoint.state if checkpoint else None, False
         self.source, self.config, self.progress, self.workers = source, config, progress, workers
         self.rng = np.random.default_rng(config.seed)
@@ -84,10 +85,9 @@ class Trainer:
         self.vocabulary = self.shard.vocabulary if self.shard is not None else Vocabulary(config.vocabulary)
         self.sample = RowSample(_SAMPLE_ROWS, config.seed)
         self.index = self.shard.index if self.shard is not None else ClassIndex()
-        self.rows = 0
+        self.rows, self.fingerprint = 0, source.fingerprint
         self.rare: npt.NDArray[np.bool_] = np.zeros(0, np.bool_)  # classes of which no row is held out
         self.times = alike()  # how often rows count, by stratum
-        self.fingerprint = source.fingerprint
         self.reports: list[LayerReport] = []
         self.network = Network(config, (), None)
         self.polisher: Polisher | None = None
@@ -170,13 +170,14 @@ class Trainer:
         patchers = self._patchers(axes)
         counting = not self.config.polish or self.config.codebook is not None  # a polish can start from counts
         books = [self._centroids(sampled, patcher) for patcher in patchers] if counting else []
-        regions = self.network.layers[-1].regions
-        if self.network.shape:
-            regions = Regions.parse(self.config.regions or "grid:2").on(self.network.output_grid())
+        grid = self.network.output_grid() if self.network.shape else ()
+        regions = Regions.parse(self.config.regions or "grid:2").on(grid) if grid else self.network.layers[-1].regions
         shape = len(books), regions.count(axes), sum(layer.features(axes) for layer in self.network.layers)
         cut = patchers if books else ()
         counts = LayerCounts(cut, books, regions, Bags(*shape), Bags(*shape), self._budget(), self._spill(number))
         keep = self._cache(sampled) if self.config.polish else None
+        if not books:
+            counts.bags.reserve(self.rows)  # features alone: as they grow they would be copied beside a full cache
         del sampled  # as large as a share of the bags, and of no use while the rows are counted
         views = keep.views if keep is not None else self.config.views if books else 1
         for part in self._forwarded(number, f"layer {number + 1}: counting windows", counts, views):

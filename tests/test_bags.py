@@ -272,3 +272,16 @@ def test_saved_bags_come_back(case):
     update(back, case)
     update(bags, case)
     assert (content(back), back.rows, back.examples) == (content(bags), bags.rows, bags.examples)
+
+
+def test_medoids_do_not_depend_on_the_pieces_they_are_worked_out_in(monkeypatch):
+    rng = np.random.default_rng(5)
+    points = rng.standard_normal((200, 6)).astype(np.float32)
+    weights, owners = rng.integers(1, 5, 200).astype(np.float64), rng.integers(0, 12, 200)
+    whole = bagclusters._medoids(points, weights, owners)
+    monkeypatch.setattr(bagclusters, "_PIECE", 7)
+    np.testing.assert_array_equal(bagclusters._medoids(points, weights, owners), whole)
+    for cluster, medoid in enumerate(whole):
+        own = np.flatnonzero(owners == cluster)
+        centre = np.average(points[own], axis=0, weights=weights[own])
+        assert medoid == own[np.square(points[own] - centre).sum(1).argmin()]

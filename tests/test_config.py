@@ -6,6 +6,8 @@ import pytest
 
 from seqbag.config import TrainConfig
 from seqbag.errors import ModelError, UsageError
+from seqbag.trainer import train
+from tests.memory import MemorySource
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,14 @@ def test_settings_that_are_no_record():
             TrainConfig.from_json(values)
     with pytest.raises(ModelError):
         TrainConfig.from_json({})
+
+
+def test_only_images_are_polished():
+    TrainConfig(polish=2).check("image")
+    TrainConfig().check("text")
+    for kind in ("text", "tokens"):
+        with pytest.raises(UsageError) as error:
+            TrainConfig(polish=2).check(kind)
+        assert str(error.value) == "polish is 2: only images are polished, leave it out"
+    with pytest.raises(UsageError):
+        train(MemorySource("text", (["a b", "c"], ["x", "y"])), TrainConfig(polish=2))

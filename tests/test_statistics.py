@@ -127,7 +127,7 @@ def test_a_file_of_an_older_format_is_named(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(ModelError) as error:
         ShardStatistics.load(tmp_path / "old")
-    assert str(error.value) == f"{tmp_path / 'old'} has format 1, older than 3: count the rows again"
+    assert str(error.value) == f"{tmp_path / 'old'} has format 1, older than 2: count the rows again"
 
 
 def test_other_settings_do_not_merge():
