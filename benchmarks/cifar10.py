@@ -21,6 +21,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -82,10 +83,11 @@ def commit() -> str:
     return done.stdout.strip() or "unknown"
 
 
-def run(data: Path, config: TrainConfig) -> dict[str, object]:
-    """One training run; the row of the table."""
+def run(data: Path, threads: int, chosen: dict[str, Any]) -> dict[str, object]:
+    """One training run with the default settings but for those chosen; the row of the table."""
     meter, started = Meter(), time.perf_counter()
-    source = open_source(_found(data, "train"), threads=config.threads)
+    source = open_source(_found(data, "train"), threads=threads)
+    config = TrainConfig.for_kind("image", source.rows, threads=threads, **chosen)
     trained = train(source, config, meter)
     seconds, core_seconds = time.perf_counter() - started, time.process_time() - meter.started
     test = open_source(_found(data, "test"), threads=config.threads)
@@ -139,15 +141,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("cifar10.csv"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--filters", type=lambda text: tuple(map(int, text.split(","))))
-    for name in ("layers", "polish", "samples", "shift", "threads", "codebook", "epochs"):
+    parser.add_argument("--threads", type=int, default=1)
+    for name in ("layers", "polish", "samples", "views", "shift", "codebook", "epochs"):
         parser.add_argument(f"--{name}", type=int)
+    parser.add_argument("--valid-fraction", type=float)
     parser.add_argument("--regions")
     parser.add_argument("--activation", choices=["relu", "tanh", "sign"])
     given = vars(parser.parse_args())
-    folder, out, seeds = given.pop("data"), given.pop("out"), given.pop("seeds")
+    folder, out, seeds, threads = (given.pop(name) for name in ("data", "out", "seeds", "threads"))
     chosen = {name: value for name, value in given.items() if value is not None}
     with threadpool_limits(1):
-        rows = [run(folder, TrainConfig.for_kind("image", **chosen, seed=seed)) for seed in seeds]
+        rows = [run(folder, threads, {**chosen, "seed": seed}) for seed in seeds]
     write(rows, out)
     for row in rows:
         print(", ".join(f"{name} {value}" for name, value in row.items()))

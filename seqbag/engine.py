@@ -25,7 +25,7 @@ from seqbag.kernels.dense import Dense
 from seqbag.layer import Layer, Maps
 from seqbag.network import Network
 from seqbag.quantise import in_range
-from seqbag.stages import BitStage, Stage, TokenStage, bit_spans, pooled, tables_fit
+from seqbag.stages import BitStage, Stage, TokenStage, bit_spans, tables_fit
 from seqbag.sums import EmbeddedStage, PixelStage
 
 _SITES = 1 << 16  # sites, and rows, that go through the layers at once
@@ -79,7 +79,7 @@ class Engine:
         self._stages: list[Stage] = []
         for number, layer in enumerate(network.layers):
             if number:
-                self._stages.append(BitStage(layer, self._spans[number - 1]))
+                self._stages.append(BitStage(layer, self._spans[number - 1], network.layers[number - 1].pooling))
             elif layer.embedding is None:
                 self._stages.append(PixelStage(layer))
             else:
@@ -108,10 +108,8 @@ class Engine:
         axes = maps.axes
         out = np.empty((len(maps), sum(layer.features(axes) for layer in self._layers)), np.float32)
         column = 0
-        previous: Layer | None = None
         for layer, spans, stage in zip(self._layers, self._spans, self._stages, strict=True):
-            maps = stage(maps if previous is None else pooled(maps, previous.pooling))
-            previous = layer
+            maps = stage(maps)
             regions = layer.regions.count(axes)
             if not regions:
                 continue

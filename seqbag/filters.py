@@ -8,6 +8,7 @@ Li et al. 2016, arXiv 1605.04711), so that what is learned survives the export.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -245,6 +246,15 @@ class VectorFilters:
         """(window * channels, F) as the forward pass uses them."""
         values = self.parameters[f"filters.{group}"]
         return ternary(values) if self.quantise else values
+
+    def settled(self) -> VectorFilters:
+        """The same filters with weights as the forward pass uses them, worked out once for several passes."""
+        if not self.quantise:
+            return self
+        made = copy.copy(self)
+        made.parameters = {**self.parameters, **{f"filters.{g}": self.weights(g) for g in range(len(self.inputs))}}
+        made.quantise = False
+        return made
 
 
 def token_tables(embedding: Float32s, weights: Float32s, width: int) -> Float32s:

@@ -14,7 +14,7 @@ from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.filters import token_tables
 from seqbag.head import ACTIVATIONS, Activation
 from seqbag.kernels.filters import SIGN, activate, add_bias, add_rows, sum_rows
-from seqbag.kernels.maps import pool_max, pool_mean
+from seqbag.kernels.maps import pool_mean
 from seqbag.patches import Patcher, gather
 from seqbag.regions import Regions
 
@@ -67,7 +67,7 @@ class Layer:
 
     patchers: per group; weights: per group (window * channels, F) float32; biases: (F,); regions: what is pooled for
     the classifier; embedding: (tokens, dims) for a layer over token rows, None over vectors; pooling:
-    per axis, how many sites become one site of the next layer's input (their mean; of signs, their largest), () for 1;
+    per axis, how many sites become one site of the next layer's input, their mean, () for 1;
     projection: (channels, P) that the next layer's input is multiplied by, site by site; None leaves it as it is.
     """
 
@@ -139,19 +139,18 @@ class Layer:
             activate(values, ACTIVATIONS[self.activation])
 
     def next_input(self, maps: Maps) -> Maps:
-        """Activations as the next layer takes them: pooled and projected; signs as -1 and +1, a bit each."""
-        signs = ACTIVATIONS[self.activation] == SIGN
+        """Activations as the next layer takes them: pooled and projected; signs as -1 and +1, or their means."""
         if self.pooling and maps.grid is not None:
             pooler = Patcher(self.pooling, self.pooling, "valid")
             index, grid = pooler.grid_index(maps.grid), pooler.out_shape(maps.grid)
             values = maps.values.reshape(len(maps), math.prod(maps.grid), self.channels)
             out = np.empty((len(maps), len(index), self.channels), np.float32)
-            (pool_max if signs else pool_mean)(values, index, out)
+            pool_mean(values, index, out)
             offsets = np.arange(len(maps) + 1, dtype=np.int64) * len(index)
             maps = Maps(out.reshape(-1, self.channels), offsets, grid)
         if self.projection is not None:
             return Maps(maps.values.astype(np.float32, copy=False) @ self.projection, maps.offsets, maps.grid)
-        if not signs:
+        if ACTIVATIONS[self.activation] != SIGN:
             return maps
         bits = maps.values.astype(np.float32, copy=False)
         return Maps(bits * np.float32(2) - np.float32(1), maps.offsets, maps.grid)

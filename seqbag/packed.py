@@ -1,6 +1,6 @@
 """Packed models: a quantised net in a file of kilobytes. Loading one executes nothing and checks every size and range.
 
-Layout (format 3; 1 had no projections, until 2 signs were pooled by logarithms over grids, too): one safetensors file,
+Layout (format 4; 1 had no projections, until 3 signs over grids were pooled otherwise): one safetensors file,
 whose metadata has one entry `seqbag.packed`, JSON with sorted keys: format, version, weights (ternary, binary or
 float), activations (sign or float), config, classes, columns, report, layers (windows, strides, padding, regions,
 pooling, activation, filters: the number of each window), hidden (units of the classifier, 0 for none) and shape (of an
@@ -53,7 +53,7 @@ from seqbag.quantise import ACTIVATIONS, WEIGHTS, Kind
 from seqbag.store import Arrays, Model, describe_layer, read_tensors
 from seqbag.unpack import checked, one_of, read_classifier, read_layer, size
 
-FORMAT = 3
+FORMAT = 4
 KEY = "seqbag.packed"
 _MOST_IDS = 1 << 26
 _INT8 = 127

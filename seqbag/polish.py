@@ -156,16 +156,19 @@ class Polish:
     def _forward(self, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s) -> tuple[Float32s, list[_Tape]]:
         """Sums (b, regions, filters of all groups), and a tape for each piece of the batch."""
         starts = range(0, len(views), _PIECE)
-        parts = [slice(start, start + _PIECE) for start in starts]
-        done = self.workers.map(parts, lambda part: self._forward_piece(block, views[part], sites[part]))
+        parts, filters = [slice(start, start + _PIECE) for start in starts], self.filters.settled()
+        done = self.workers.map(parts, lambda part: self._forward_piece(filters, block, views[part], sites[part]))
         return np.concatenate([sums for sums, _ in done]), [tape for _, tape in done]
 
-    def _forward_piece(self, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s) -> tuple[Float32s, _Tape]:
+    def _forward_piece(
+        self, filters: VectorFilters, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s
+    ) -> tuple[Float32s, _Tape]:
         windows, pooled = [], []
-        for inputs, index in zip(self.filters.inputs, self.sampler.index, strict=True):
+        for inputs, index in zip(filters.inputs, self.sampler.index, strict=True):
             windows.append(np.empty((sites.size, len(inputs.mean)), np.float32))
-            sample_windows(block.halves, views, sites, index, inputs.mean, inputs.scale, windows[-1])
-        values = activations(self.filters, windows, self.activation)
+            factor = np.tile(block.scale.step, index.shape[1]) * inputs.scale
+            sample_windows(block.codes, views, sites, index, factor, -inputs.mean * inputs.scale, windows[-1])
+        values = activations(filters, windows, self.activation)
         for _, after in values:
             pooled.append(np.empty((len(views), len(self.sampler.lengths), after.shape[1]), np.float32))
             sum_samples(after, self.sampler.segments, self.sampler.weights, pooled[-1])

@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag.augment import seen
+from seqbag.bags import Halves
 from seqbag.batch import Float32s, ImageColumn, Int32s, Rows, Source
+from seqbag.bytescale import ByteScale
 from seqbag.classifier import Classifier
 from seqbag.config import TrainConfig
 from seqbag.filters import Standardiser, VectorFilters
@@ -40,29 +42,31 @@ class Polisher:
     """
 
     def __init__(
-        self, source: Source, config: TrainConfig, network: Network, rows: int, sample: Maps,
+        self, source: Source, config: TrainConfig, network: Network, rows: int, features: Halves, sample: Maps,
         labels: Callable[[Rows, int], Int32s], below: MapCache | None,
     ) -> None:  # fmt: skip
-        """sample: maps of some rows, as the layer takes them; rows: of the source; labels: classes of a batch.
+        """features, sample: of some rows, what the layers below pool and what the layer takes; rows: of the source;
+        labels: classes of a batch.
 
         below: the cache of the layer below, if there is one, which this one is filled from.
         """
         assert sample.grid is not None
         self.source, self.config, self.network, self.rows, self.grid = source, config, network, rows, sample.grid
-        self.channels, self.labels = sample.values.shape[1], labels
+        self.labels, self._scale = labels, ByteScale.of(sample.values)
         self._sample = sample.part(0, min(len(sample), max(1, _FIT_WINDOWS // int(np.prod(sample.grid)))))
-        widths = tuple(layer.features(sample.axes) for layer in network.layers)
+        edges = np.cumsum([layer.features(sample.axes) for layer in network.layers])
+        scales = [ByteScale.of(own) for own in np.split(features, edges[:-1], axis=1)]
+        channels, widths = len(self._scale), [len(own) for own in scales]
         views = config.views if below is None else below.views
-        need = MapCache.bytes_needed(rows, 1, self.grid, self.channels, widths)
+        need = MapCache.bytes_needed(rows, 1, self.grid, channels, widths)
         room, beside = int(_CACHE_SHARE * config.memory), 0
         if below is not None:
-            beside = below.beside(self.grid, self.channels)
+            beside = below.beside(MapCache.bytes_needed(rows, views, self.grid, channels))
         self.crowded = room < views * need + beside  # so that the cache of the layer below has to go
         if self.crowded:
             below, views = None, config.views
         views = min(views, room // need)
-        shape = rows, views, self.grid, self.channels, widths
-        self.keep = MapCache(*shape, below=below) if views else None
+        self.keep = MapCache(rows, views, self.grid, self._scale, scales, below) if views else None
 
     def run(
         self, patchers: tuple[Patcher, ...], start: Layer | None, class_weights: Float32s, workers: Workers,
@@ -109,7 +113,7 @@ class Polisher:
     def _made_again(self, epoch: int) -> Iterator[MapCache]:
         """The rows once more through the layers below, seen in another view each epoch, block by block."""
         config = self.config
-        room = config.memory * _BLOCK_SHARE / MapCache.bytes_needed(1, 1, self.grid, self.channels)
+        room = config.memory * _BLOCK_SHARE / MapCache.bytes_needed(1, 1, self.grid, len(self._scale))
         block: MapCache | None = None
         size = max(1, min(int(room), self.rows))
         for first, rows in stream(self.source, Silent(), ""):
@@ -120,7 +124,7 @@ class Polisher:
             held = hold_out(first, len(rows), config.valid_fraction, config.seed)
             labels = self.labels(rows, first)
             for start, stop in _pieces(block.rows if block else 0, len(rows), size):
-                block = block or MapCache(size, 1, self.grid, self.channels)
+                block = block or MapCache(size, 1, self.grid, self._scale)
                 view = features[start:stop], maps.part(start, stop)
                 block.update(Forwarded(labels[start:stop], held[start:stop], None, [view]))
                 if block.rows == size:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag.batch import Float32s, Int32s, Int64s
-from seqbag.kernels.bitops import PANEL, SITES, WORD, any_bits, convolve
+from seqbag.kernels.bitops import PANEL, SITES, WORD, convolve
 from seqbag.kernels.tokenbits import convolve_tokens, look_up_windows
 from seqbag.layer import Layer, Maps
 from seqbag.patches import Index, Patcher
@@ -90,12 +90,16 @@ class _TokenFilters:
 
 
 class BitStage:
-    """A layer over bits. spans: (groups, 2) where the channels of its input stand in a site's words."""
+    """A layer over bits.
 
-    def __init__(self, layer: Layer, spans: Int64s) -> None:
+    spans: (groups, 2) where the channels of its input stand in a site's words; pooling: of the layer below. A mean of
+    signs is a sum of them: filters meet the sites that were not pooled, each of which stands for its block.
+    """
+
+    def __init__(self, layer: Layer, spans: Int64s, pooling: tuple[int, ...] = ()) -> None:
         places = np.concatenate([np.arange(first, first + size) for first, size in spans])
         self._groups = [
-            _BitFilters(patcher, weights, bias, places)
+            _BitFilters(patcher, weights, bias, places, pooling)
             for patcher, weights, bias in zip(layer.patchers, layer.weights, layer.biases, strict=True)
         ]
 
@@ -107,18 +111,6 @@ def beside(parts: list[Maps]) -> Maps:
     """The words of a layer's groups as one row a site."""
     words = parts[0].values if len(parts) == 1 else np.concatenate([part.values for part in parts], axis=1)
     return Maps(words, parts[0].offsets, parts[0].grid)
-
-
-def pooled(maps: Maps, pooling: tuple[int, ...]) -> Maps:
-    """A layer's bits as the next layer takes them: of the sites that become one, whether any is set."""
-    if not pooling or maps.grid is None:
-        return maps
-    pooler = Patcher(pooling, pooling, "valid")
-    index, grid = pooler.grid_index(maps.grid), pooler.out_shape(maps.grid)
-    words = maps.values.shape[1]
-    out = np.empty((len(maps), len(index), words), np.uint64)
-    any_bits(maps.values.reshape(len(maps), prod(maps.grid), words), index, out)
-    return Maps(out.reshape(-1, words), np.arange(len(maps) + 1, dtype=np.int64) * len(index), grid)
 
 
 @dataclass(frozen=True)
@@ -133,20 +125,24 @@ class _Limits:
 class _BitFilters:
     """The filters of one window over bits, as `kernels.bitops.convolve` takes them."""
 
-    def __init__(self, patcher: Patcher, weights: Float32s, bias: Float32s, places: Int64s) -> None:
-        self._patcher = patcher
-        sites, channels = prod(patcher.window), len(places)
+    def __init__(
+        self, patcher: Patcher, weights: Float32s, bias: Float32s, places: Int64s, pooling: tuple[int, ...]
+    ) -> None:
+        self._patcher, block = patcher, prod(pooling)
+        ones = (1,) * len(patcher.window)
+        self._pooler = Patcher(pooling or ones, pooling or ones, "valid")
+        sites, channels = prod(patcher.window) * block, len(places)
         words = int(places.max()) // WORD + 1
         shape = (padded(len(bias)), sites, words * WORD)
         signs, masks = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-        values = weights.T.reshape(len(bias), sites, channels)
+        values = np.repeat(weights.T.reshape(len(bias), -1, channels), block, axis=1)
         signs[: len(bias), :, places], masks[: len(bias), :, places] = values > 0, values != 0
         self._signs, self._masks = _panels(signs), _panels(masks)
         kept = masks.sum(2, dtype=np.int64)
         # What a place adds to the sum where padding reads as all -1: taken off again.
         self._padding = kept - 2 * (signs & masks).sum(2, dtype=np.int64)  # (filters, sites)
         self._spare = kept.sum(1)
-        self._spare[: len(bias)] -= np.floor(-bias).astype(np.int64)
+        self._spare[: len(bias)] -= np.floor(-bias.astype(np.float64) * block).astype(np.int64)
         self._filters = len(bias)
         self._grids: dict[tuple[int, ...], _Limits] = {}
 
@@ -158,7 +154,7 @@ class _BitFilters:
         else:
             if maps.grid not in self._grids:
                 self._grids = {maps.grid: self._on_grid(maps.grid)}
-            known, grid = self._grids[maps.grid], self._patcher.out_shape(maps.grid)
+            known, grid = self._grids[maps.grid], self._patcher.out_shape(self._pooler.out_shape(maps.grid))
             offsets = np.arange(len(maps) + 1, dtype=np.int64) * len(known.index)
             sites = maps.values.reshape(len(maps), prod(maps.grid), maps.values.shape[1])
         out = np.empty((int(offsets[-1]) + SITES - 1, known.limits.shape[1] // 8), np.uint8)
@@ -176,7 +172,10 @@ class _BitFilters:
         return _Limits(index, (before * (width + 1) + after).astype(np.int32), self._limits(patterns))
 
     def _on_grid(self, grid: tuple[int, ...]) -> _Limits:
-        index = self._patcher.grid_index(grid)
+        blocks = self._pooler.grid_index(grid)
+        windows = self._patcher.grid_index(self._pooler.out_shape(grid))
+        index = np.where(windows[:, :, None] < 0, -1, blocks[windows])
+        index = index.reshape(len(windows), windows.shape[1] * blocks.shape[1])
         patterns, pattern = np.unique(index < 0, axis=0, return_inverse=True)
         return _Limits(index, pattern.reshape(-1).astype(np.int32), self._limits(patterns))
 

@@ -1,6 +1,6 @@
 """Model files: safetensors with a JSON description in the header. Loading one executes nothing.
 
-Layout (format 3; 1 had no projections, until 2 signs were pooled by logarithms over grids, too). The header's metadata
+Layout (format 4; 1 had no projections, until 3 signs over grids were pooled otherwise). The header's metadata
 has one entry `seqbag`, JSON: format, version, config,
 classes, columns (what input and label were read from), report (the training figures), layers (windows, strides,
 padding, regions, activation, pooling), hidden (units of the classifier) and shape (of an image, channels last; empty
@@ -43,8 +43,8 @@ from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
 
-FORMAT = 3
-_MEANS = 3  # the format since when signs are pooled to means over grids
+FORMAT = 4
+_MEANS = 4  # the format since when signs over grids are pooled to means, for features and for the next layer
 _KEY = "seqbag"
 Arrays = dict[str, npt.NDArray[Any]]
 Buffer = bytes | memoryview

@@ -159,15 +159,13 @@ class Trainer:
         self.rare = np.zeros(len(self.network.classes), np.bool_)
         grid, activation = self.network.shape[:-1], self.config.activation
         patcher = Patcher((_WHITENED,) * len(grid), (1,) * len(grid), "same")
-        sample = self.sample.maps()
-        some = sample.part(0, min(len(sample), _WHITENING_ROWS))
+        some = self.sample.maps().part(0, min(len(self.sample.maps()), _WHITENING_ROWS))
         self.network.layers.append(whitening(some, patcher, activation, pooling(grid)))
 
     def _count_vectors(self, number: int) -> LayerCounts:
         """A later pass: rows go through the frozen layers, their windows to the nearest of k centroids."""
-        sampled = self._sampled()
-        axes = sampled.axes
-        patchers = self._patchers(axes)
+        features, sampled = self._sampled()
+        patchers = self._patchers(axes := sampled.axes)
         counting = not self.config.polish or self.config.codebook is not None  # a polish can start from counts
         books = [self._centroids(sampled, patcher) for patcher in patchers] if counting else []
         grid = self.network.output_grid() if self.network.shape else ()
@@ -175,10 +173,10 @@ class Trainer:
         shape = len(books), regions.count(axes), sum(layer.features(axes) for layer in self.network.layers)
         cut = patchers if books else ()
         counts = LayerCounts(cut, books, regions, Bags(*shape), Bags(*shape), self._budget(), self._spill(number))
-        keep = self._cache(sampled) if self.config.polish else None
+        keep = self._cache(features, sampled) if self.config.polish else None
         if not books:
             counts.bags.reserve(self.rows)  # features alone: as they grow they would be copied beside a full cache
-        del sampled  # as large as a share of the bags, and of no use while the rows are counted
+        del features, sampled  # as large as a share of the bags, and of no use while the rows are counted
         views = keep.views if keep is not None else self.config.views if books else 1
         for part in self._forwarded(number, f"layer {number + 1}: counting windows", counts, views):
             counts.update_views(part if books else part._replace(views=part.views[:1]))
@@ -188,9 +186,10 @@ class Trainer:
             raise DataError(f"all {self.rows} rows are held out: give a smaller --valid-fraction")
         return counts
 
-    def _cache(self, sampled: Maps) -> MapCache | None:
+    def _cache(self, features: Halves, sampled: Maps) -> MapCache | None:
         """Make ready to polish a layer whose input looks like `sampled`: the cache for it, if the memory has room."""
-        self.polisher = Polisher(self.source, self.config, self.network, self.rows, sampled, self._labels, self.kept)
+        rows = self.rows, features, sampled, self._labels
+        self.polisher = Polisher(self.source, self.config, self.network, *rows, self.kept)
         if self.polisher.crowded and self.polisher.keep is not None:
             self.kept = None
         return self.polisher.keep
@@ -200,7 +199,7 @@ class Trainer:
         layers = self.network.layers
         for number in range(passes):
             self.network.layers = layers[: number + 1]
-            keep = self._cache(self.network.forward(self.sample.maps().part(0, 1))[1])
+            keep = self._cache(*self._sampled())
             if keep is not None:
                 counts = LayerCounts((), [], Regions("whole"), Bags(0, 1, 0), Bags(0, 1, 0))
                 for part in self._forwarded(number, f"layer {number + 1}: filling its cache", counts, keep.views):
@@ -303,9 +302,10 @@ class Trainer:
             self.network.classifier = with_vote(self.network.classifier, own, number)
         assert layer is not None
         if self.network.shape:
-            layer = replace(layer, pooling=pooling(self.network.output_grid()))
+            whole = number == 0 and self.config.activation != "sign"
+            layer = replace(layer, pooling=pooling(self.network.output_grid(), whole))
             if number + 1 < self.config.layers:
-                layer = projected(layer, self._sampled(), self.config.project)
+                layer = projected(layer, self._sampled()[1], self.config.project)
         self.network.layers.append(layer)
         return accuracy
 
@@ -391,10 +391,10 @@ class Trainer:
     def _patchers(self, axes: int = 1) -> tuple[Patcher, ...]:
         return tuple(Patcher((width,) * axes, (1,) * axes, "same") for width in self.config.windows)
 
-    def _sampled(self) -> Maps:
-        """The newest layer's output of some rows."""
+    def _sampled(self) -> tuple[Halves, Maps]:
+        """Of some rows the features, and the newest layer's output."""
         maps = self.sample.maps()
         if self.network.lookup is not None:
             maps = Maps(embed(maps.values.astype(np.int32, copy=False), self.network.lookup), maps.offsets)
         rows = max(1, int(np.searchsorted(maps.offsets, self._most(_SAMPLE_SITES), side="right")) - 1)
-        return self.network.forward(maps.part(0, rows))[1]
+        return self.network.forward(maps.part(0, rows))

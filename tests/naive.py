@@ -231,6 +231,16 @@ def grid_convolved(
     return np.array(rows)
 
 
+def block_means(image: np.ndarray, sizes: tuple[int, ...]) -> np.ndarray:
+    """The means over whole blocks of one n-d example (*grid, channels); sites that fill no block are left."""
+    grid = [size // by for size, by in zip(image.shape[:-1], sizes, strict=True)]
+    out = np.zeros((*grid, image.shape[-1]))
+    for site in np.ndindex(*grid):
+        for place in np.ndindex(*sizes):
+            out[site] += image[tuple(s * by + p for s, by, p in zip(site, sizes, place, strict=True))] / np.prod(sizes)
+    return out
+
+
 def active(windows: np.ndarray, weights: np.ndarray, thresholds: np.ndarray) -> list[list[bool]]:
     """Whether each window's sum is above each filter's threshold, in Python's integers.
 

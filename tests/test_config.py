@@ -47,6 +47,15 @@ def test_defaults_work_and_survive_json():
         assert TrainConfig.from_json(json.loads(json.dumps(config.to_json()))) == config
 
 
+@pytest.mark.parametrize(
+    ("kind", "rows", "fraction"),
+    [("image", None, 0.1), ("image", 0, 0.1), ("image", 20_000, 0.1), ("image", 50_000, 0.04), ("text", 50_000, 0.1)],
+)
+def test_of_many_images_no_more_are_held_out_than_it_takes_to_measure(kind, rows, fraction):
+    assert TrainConfig.for_kind(kind, rows).valid_fraction == pytest.approx(fraction)
+    assert TrainConfig.for_kind(kind, rows, valid_fraction=0.3).valid_fraction == 0.3
+
+
 @pytest.mark.parametrize("flips", [False, True])
 def test_settings_that_name_no_views_but_flips(flips):
     values = {**TrainConfig().to_json(), "flips": flips}

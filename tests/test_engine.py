@@ -81,19 +81,25 @@ def test_windows_are_looked_up_remembered_or_summed_with_one_result(monkeypatch,
     np.testing.assert_array_equal(TokenStage(network.layers[0])(maps).values, expected)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     st.integers(0, 1000), st.sampled_from([(1, 1), (2, 3), (3, 3)]), st.sampled_from([3, 64, 100]),
-    st.tuples(st.integers(1, 5), st.integers(1, 5)), st.sampled_from(["same", "causal", "valid"]), st.integers(1, 3),
+    st.tuples(st.integers(2, 7), st.integers(2, 7)), st.sampled_from(["same", "causal", "valid"]), st.integers(1, 3),
+    st.sampled_from([(), (1, 2), (2, 2)]),
 )  # fmt: skip
-def test_bit_convolution_on_grids_matches_whole_number_sums(seed, window, channels, grid, padding, n):
+def test_bit_convolution_on_grids_matches_whole_number_sums(seed, window, channels, grid, padding, n, pooling):
     rng = np.random.default_rng(seed)
     layer = layer_of(rng, [window], 9, "whole", channels, padding)
     values = rng.choice([-1, 1], (n * int(np.prod(grid)), channels)).astype(np.float32)
-    offsets = np.arange(n + 1, dtype=np.int64) * int(np.prod(grid))
-    windows = Maps(values, offsets, grid).windows(layer.patchers[0])[0]
-    expected = np.array(naive.active(windows, layer.weights[0], np.floor(-layer.biases[0])), bool).reshape(-1, 9)
-    out = BitStage(layer, np.array([[0, channels]]))(Maps(words_of(values), offsets, grid))
+    blocks = [naive.block_means(image, pooling or (1, 1)) for image in values.reshape(n, *grid, channels)]
+    pooled, block = blocks[0].shape[:2], int(np.prod(pooling))
+    offsets = np.arange(n + 1, dtype=np.int64)
+    means = Maps(np.array(blocks).reshape(-1, channels), offsets * int(np.prod(pooled)), pooled)
+    windows = means.windows(layer.patchers[0])[0] * block
+    thresholds = np.floor(-layer.biases[0] * block)
+    expected = np.array(naive.active(windows, layer.weights[0], thresholds), bool).reshape(-1, 9)
+    maps = Maps(words_of(values), offsets * int(np.prod(grid)), grid)
+    out = BitStage(layer, np.array([[0, channels]]), pooling)(maps)
     np.testing.assert_array_equal(unpacked(out.values, 9), expected)
 
 

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from seqbag.bytescale import ByteScale
 from seqbag.classifier import Classifier, cross_entropy
 from seqbag.filters import Gradients, Standardiser, VectorFilters
 from seqbag.head import Schedule
@@ -23,10 +24,10 @@ EVERYTHING = 10**6
 def filled(rows: int, views: int = 2, seed: int = 0) -> MapCache:
     """Maps with a bright right half in every odd row of the table, labelled by it; each fourth held out."""
     rng = np.random.default_rng(seed)
-    cache = MapCache(rows, views, GRID, CHANNELS)
     values = rng.standard_normal((rows, *GRID, CHANNELS)).astype(np.float32)
     labels = (np.arange(rows) % 2).astype(np.int32)
     values[labels == 1, :, 3:, 0] += 1
+    cache = MapCache(rows, views, GRID, ByteScale.of(values.reshape(-1, CHANNELS)))
     offsets = np.arange(rows + 1, dtype=np.int64) * 24
     maps = Maps(values.reshape(-1, CHANNELS), offsets, GRID)
     none = np.empty((rows, 0), np.float16)
@@ -66,7 +67,8 @@ def test_moved_examples_are_read_as_if_they_lay_in_a_wider_picture_of_noughts() 
         sites = sampler.draw(1, np.random.default_rng(seed))
         out = np.empty((24, 27), np.float32)
         none = Standardiser.none(27)
-        sample_windows(cache.halves, np.zeros(1, np.intp), sites, sampler.index[0], none.mean, none.scale, out)
+        factor = np.tile(cache.scale.step, 9)
+        sample_windows(cache.codes, np.zeros(1, np.intp), sites, sampler.index[0], factor, none.mean, out)
         for dy in range(-shift, shift + 1):
             for dx in range(-shift, shift + 1):
                 moved = wide[3 * shift + dy - 1 :, 3 * shift + dx - 1 :][:6, :8]
@@ -145,46 +147,47 @@ def test_it_learns_and_the_number_of_threads_changes_nothing(activation: str) ->
     np.testing.assert_array_equal(found[0][1], found[1][1])
 
 
-def test_a_cache_keeps_views_apart_and_halves_of_floats() -> None:
+def test_a_cache_keeps_views_apart_and_bytes_of_floats() -> None:
     maps = Maps(np.arange(12, dtype=np.float32).reshape(6, 2), np.array([0, 3, 6]), (3,))
     mirrored = Maps(-maps.values, maps.offsets, (3,))
-    cache = MapCache(2, 2, (3,), 2)
+    cache = MapCache(2, 2, (3,), ByteScale(np.array([1, 0.5], np.float32)))
     none = np.empty((2, 0), np.float16)
     labels, held = np.array([1, 0], np.int32), np.array([False, True])
     cache.update(Forwarded(labels, held, None, [(none, maps), (none, mirrored)]))
     np.testing.assert_array_equal(cache.maps(np.array([1, 0])).values, maps.values[[3, 4, 5, 0, 1, 2]])
-    np.testing.assert_array_equal(cache.halves.view(np.float16)[3], -maps.values[3:])
-    assert cache.halves.nbytes == MapCache.bytes_needed(2, 2, (3,), 2) == cache.nbytes
+    np.testing.assert_array_equal(cache.codes[3], -maps.values[3:] * np.array([1, 2]))
+    assert cache.codes.nbytes == MapCache.bytes_needed(2, 2, (3,), 2) == cache.nbytes
 
 
-@pytest.mark.parametrize("smaller", [False, True])
-def test_a_cache_is_filled_from_the_one_below_in_its_place(smaller: bool) -> None:
+@pytest.mark.parametrize("sites", [36, 24, 12])
+def test_a_cache_is_filled_from_the_one_below_in_its_place(sites: int) -> None:
     below, rng = filled(10), np.random.default_rng(3)
-    before = below.halves.view(np.float16).astype(np.float32)
-    first, second = rng.random((2, 10, 2, 5)).astype(np.float16)
-    beneath = MapCache(10, 2, GRID, CHANNELS, (5,), below)
+    before, size = below.codes.copy(), below.codes.size
+    whole, grid = ByteScale(np.full(5, 2.0**-6, np.float32)), (2, sites // 2)
+    first, second = rng.integers(0, 128, (2, 10, 2, 5)).astype(np.float16) * np.float16(2.0**-6)
+    beneath = MapCache(10, 2, GRID, below.scale, (whole,), below)
     for part in np.array_split(np.arange(10), 4):
         views = [(first[part, view], below.maps(part, view)) for view in range(2)]
         beneath.update(Forwarded(below.labels[part], below.held[part], None, views))
-    sites = 12 if smaller else 24
-    grid = (2, 6) if smaller else GRID
-    above = MapCache(10, 2, grid, CHANNELS, (5, 5), beneath)
+    twice = ByteScale(2 * below.scale.step)
+    above = MapCache(10, 2, grid, twice, (whole, whole), beneath)
+    assert beneath.beside(above.nbytes - 200) == (size if sites > 24 else 0)  # beside 200 bytes of features
+    taken = np.arange(sites) % 24
     for part in np.array_split(np.arange(10), 3):
-        maps = [beneath.maps(part, view).values.reshape(-1, 24, CHANNELS)[:, :sites] for view in range(2)]
+        maps = [beneath.maps(part, view).values.reshape(-1, 24, CHANNELS)[:, taken] for view in range(2)]
         offsets = np.arange(len(part) + 1, dtype=np.int64) * sites
-        twice = [Maps(2 * own.reshape(-1, CHANNELS), offsets, grid) for own in maps]
+        doubled = [Maps(2 * own.reshape(-1, CHANNELS), offsets, grid) for own in maps]
         known = [beneath.features(part, view) for view in range(2)]
-        views = [(np.concatenate([known[v], second[part, v]], axis=1), twice[v]) for v in range(2)]
+        views = [(np.concatenate([known[v], second[part, v]], axis=1), doubled[v]) for v in range(2)]
         above.update(Forwarded(beneath.labels[part], beneath.held[part], None, views))
     assert above.rows == 10
-    np.testing.assert_array_equal(above.halves.view(np.float16), (2 * before[:, :sites]).astype(np.float16))
+    np.testing.assert_array_equal(above.codes, before[:, taken])
     np.testing.assert_array_equal(above.labels, below.labels)
     np.testing.assert_array_equal(above.held, below.held)
     for view in range(2):
         expected = np.concatenate([first[:, view], second[:, view]], axis=1)
         np.testing.assert_array_equal(above.features(np.arange(10), view), expected)
-    assert np.shares_memory(above.halves, below.halves) != smaller
-    assert beneath.beside(grid, CHANNELS) == (beneath.halves.nbytes if smaller else 0)
+    assert above.nbytes == MapCache.bytes_needed(10, 2, grid, CHANNELS, (5, 5))  # a larger one's room was given back
 
 
 def test_batches_fill_blocks() -> None:
@@ -194,11 +197,12 @@ def test_batches_fill_blocks() -> None:
     assert _pieces(9, 1, 10) == [(0, 1)]
 
 
-def test_a_gather_of_halves_is_the_gather_of_floats() -> None:
+def test_a_gather_of_bytes_is_the_gather_of_floats() -> None:
     cache = filled(2)
     index = PATCHERS[0].grid_index(GRID)
     out = np.empty((48, 27), np.float32)
-    none = Standardiser.none(27)
+    factor, offset = np.tile(cache.scale.step, 9) * np.float32(2), np.full(27, 0.5, np.float32)
     sites = np.tile(np.arange(24, dtype=np.int32), (2, 1))
-    sample_windows(cache.halves, np.array([0, 2]), sites, index, none.mean, none.scale, out)
-    np.testing.assert_array_equal(out, gather(cache.maps(np.arange(2)).values.reshape(2, 24, 3), index))
+    sample_windows(cache.codes, np.array([0, 2]), sites, index, factor, offset, out)
+    expected = gather(cache.maps(np.arange(2)).values.reshape(2, 24, 3), index) * 2 + 0.5
+    np.testing.assert_array_equal(out, expected)

@@ -163,8 +163,8 @@ def test_missing_foreign_and_newer_files(tmp_path, data):
     description, tensors = described(data)
     assert refused(path, rebuilt(description, tensors, key="other")) == foreign
     assert refused(path, rebuilt([description], tensors)) == foreign
-    assert refused(path, rebuilt(description | {"format": 4}, tensors)) == (
-        f"{path} has format 4, newer than the 3 this seqbag {__version__} reads: update seqbag"
+    assert refused(path, rebuilt(description | {"format": 5}, tensors)) == (
+        f"{path} has format 5, newer than the 4 this seqbag {__version__} reads: update seqbag"
     )
 
 
@@ -175,13 +175,13 @@ def test_signs_over_a_grid_of_a_format_that_pooled_them_otherwise(tmp_path, acti
     save(Model(network, {"kind": "image", "input": "img", "label": "label"}, {}), tmp_path / "new")
     description, tensors = described((tmp_path / "new").read_bytes())
     load(tmp_path / "new")
-    (tmp_path / "old").write_bytes(rebuilt(description | {"format": 2}, tensors))
+    (tmp_path / "old").write_bytes(rebuilt(description | {"format": 3}, tensors))
     if activation == "relu":
         load(tmp_path / "old")
         return
     with pytest.raises(ModelError) as error:
         load(tmp_path / "old")
-    assert str(error.value) == f"{tmp_path / 'old'} has format 2, in which signs were pooled otherwise: train it again"
+    assert str(error.value) == f"{tmp_path / 'old'} has format 3, in which signs were pooled otherwise: train it again"
 
 
 def test_damaged_content(tmp_path, data):

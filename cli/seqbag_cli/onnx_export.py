@@ -138,8 +138,7 @@ def _convolve(graph: _Graph, layer: Layer, values: str) -> str:
 def _next_input(graph: _Graph, layer: Layer, active: str) -> str:
     """Maps are pooled between layers, and projected; signs are -1 and +1 to the next."""
     if layer.pooling:
-        operator = "MaxPool" if layer.activation == "sign" else "AveragePool"
-        active = graph.add(operator, active, kernel_shape=layer.pooling, strides=layer.pooling)
+        active = graph.add("AveragePool", active, kernel_shape=layer.pooling, strides=layer.pooling)
     if layer.projection is not None:
         axes = (1,) * len(layer.patchers[0].window)
         kernel = np.ascontiguousarray(layer.projection.T).reshape(*layer.projection.shape[::-1], *axes)

@@ -224,15 +224,3 @@ def pooled_logarithms(
                 for c in range(size):
                     features[c] = logarithms[np.uint32(source[c])]
                 at += size
-
-
-@njit(cache=True, nogil=True)
-def any_bits(sites: Any, index: Any, out: Any) -> None:
-    """out (n, out_sites, words): the OR of sites (n, in_sites, words) over index (out_sites, m), none of it padding."""
-    for example in range(len(sites)):
-        for site in range(len(index)):
-            for k in range(sites.shape[2]):
-                word = sites[example, index[site, 0], k]
-                for j in range(1, index.shape[1]):
-                    word |= sites[example, index[site, j], k]
-                out[example, site, k] = word

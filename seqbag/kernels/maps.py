@@ -1,14 +1,11 @@
-"""Feature maps on grids: pooling between layers, sampled windows of half-precision maps, and sums over samples."""
+"""Feature maps on grids: pooling between layers, maps as bytes, sampled windows of those, and sums over samples."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
@@ -29,50 +26,35 @@ def pool_mean(values: Any, index: Any, out: Any) -> None:
 
 
 @njit(cache=True, nogil=True)
-def pool_max(values: Any, index: Any, out: Any) -> None:
-    """As `pool_mean`, but the largest: of bits, whether any is set."""
-    channels = values.shape[2]
-    for example in range(len(values)):
-        for site in range(len(index)):
-            for c in range(channels):
-                out[example, site, c] = values[example, index[site, 0], c]
-            for j in range(1, index.shape[1]):
-                source = index[site, j]
-                for c in range(channels):
-                    out[example, site, c] = max(out[example, site, c], values[example, source, c])
+def to_bytes(values: Any, inverse: Any, out: Any) -> None:
+    """out (n, channels) int8: values (n, channels) float32 times inverse (channels,), rounded, from -127 to 127."""
+    for row in range(len(values)):
+        for c in range(values.shape[1]):
+            scaled = min(max(values[row, c] * inverse[c], np.float32(-127)), np.float32(127))
+            out[row, c] = np.int8(np.rint(scaled))
 
 
-@intrinsic
-def _from_half(typing: Any, bits: Any) -> tuple[Any, Callable[..., Any]]:
-    """The float32 of a float16 given as its bits; numba knows no float16 on CPUs, LLVM does."""
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def sample_windows(codes: Any, examples: Any, sites: Any, index: Any, factor: Any, offset: Any, out: Any) -> None:
+    """Fill out (b * m, window * channels) with windows of sampled sites, window * factor + offset.
 
-    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fpext(builder.bitcast(args[0], ir.HalfType()), ir.FloatType())
-
-    return types.float32(types.uint16), codegen
-
-
-@njit(cache=True, nogil=True)
-def sample_windows(halves: Any, examples: Any, sites: Any, index: Any, mean: Any, scale: Any, out: Any) -> None:
-    """Fill out (b * m, window * channels) with standardised windows of sampled sites.
-
-    halves: (n, sites, channels) the bits of float16 maps; examples: (b,) int; sites: (b, m) int32 rows of
-    index (s, window) int32, -1 for padding; mean, scale: (window * channels,), out = (window - mean) * scale.
+    codes: (n, sites, channels) int8 maps; examples: (b,) int; sites: (b, m) int32 rows of index (s, window) int32, -1
+    for padding, which reads 0; factor, offset: (window * channels,).
     """
-    channels = halves.shape[2]
+    channels = codes.shape[2]
     samples = sites.shape[1]
     for row in range(len(out)):
-        source = halves[examples[row // samples]]
+        source = codes[examples[row // samples]]
         window = index[sites[row // samples, row % samples]]
         for j in range(len(window)):
             at = j * channels
             if window[j] < 0:
                 for c in range(channels):
-                    out[row, at + c] = -mean[at + c] * scale[at + c]
+                    out[row, at + c] = offset[at + c]
             else:
                 pixel = source[window[j]]
                 for c in range(channels):
-                    out[row, at + c] = (_from_half(pixel[c]) - mean[at + c]) * scale[at + c]  # type: ignore[call-arg]
+                    out[row, at + c] = np.float32(pixel[c]) * factor[at + c] + offset[at + c]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
