@@ -18,7 +18,7 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "regions": "grid:3",
     "hidden": 256,
     "project": 96,
-    "polish": 24,
+    "polish": 28,
     "views": 4,
     "shift": 1,
     "samples": 16,

@@ -40,7 +40,7 @@ class Fitter:
     def fit(self, counts: LayerCounts, network: Network, task: str) -> tuple[Layer, Classifier, float]:
         """Train a layer on its counts. Returns it, its classifier and the accuracy on the held-out bags."""
         head = self._head(counts, network)
-        schedule = Schedule.for_rows(counts.bags.visits, self.config.epochs)
+        schedule = Schedule.for_bags(counts.bags, self.config.epochs)
         if counts.bags.clustered and self.config.epochs is None:
             schedule = schedule.shortened()
         self._run(head, counts, schedule, task, self.progress)
@@ -85,7 +85,7 @@ class Fitter:
             held_out=counts.held_out.sample(_PROBE_BAGS, self.rng),
         )
         whole = _whole(copy.deepcopy(ends))
-        schedule = Schedule.for_rows(ends.bags.visits, self.config.epochs)
+        schedule = Schedule.for_bags(ends.bags, self.config.epochs)
         probe = replace(schedule, epochs=max(1, schedule.epochs // 3))
         scores = []
         for candidate in (whole, ends):
@@ -108,7 +108,7 @@ class Fitter:
         head = Head([], VectorFilters([], 0, self.rng), classifier, Regions("whole"), "relu", self.workers)
         if refit:
             head.calibrate(counts.bags, counts.bags.size, self.rng)
-            schedule = Schedule.for_rows(counts.bags.visits, self.config.epochs)
+            schedule = Schedule.for_bags(counts.bags, self.config.epochs)
             if clustered:
                 schedule = replace(schedule, epochs=2 * schedule.epochs)
             else:
@@ -128,7 +128,7 @@ class Fitter:
         config = self.config
         made = Classifier(counts.bags.width, config.hidden, len(classes), self.rng)
         head = Head([], VectorFilters([], 0, self.rng), made, Regions("whole"), "relu", self.workers)
-        schedule = Schedule.for_rows(counts.bags.visits, config.epochs)
+        schedule = Schedule.for_bags(counts.bags, config.epochs)
         schedule = replace(schedule, epochs=2 * schedule.epochs, rate=schedule.rate / _GENTLY)
         self._run(head, counts, schedule, task, self.progress, *self._gentle())
         return made

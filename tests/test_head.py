@@ -292,10 +292,24 @@ def test_calibration_weighs_bags_by_their_rows():
     np.testing.assert_allclose(head.classifier.variance, features.var(0), rtol=1e-4, atol=1e-6)
 
 
+def bags_that_count(rows, distinct):
+    bags = Bags(1, 1)
+    bags.examples, bags.size = rows, distinct
+    return bags
+
+
 def test_schedules_for_few_and_many_rows():
     for rows in (0, 1, 100, 5000, 700_000, 10**9):
-        schedule = Schedule.for_rows(rows)
-        assert 64 <= schedule.batch <= 2048
-        assert 2 <= schedule.epochs <= 20
-        assert 0 < schedule.rate <= 0.02
-    assert Schedule.for_rows(5000, epochs=3).epochs == 3
+        for distinct in {rows, -(-rows // 3), min(rows, 50)}:
+            schedule = Schedule.for_bags(bags_that_count(rows, distinct))
+            assert 64 <= schedule.batch <= 2048
+            assert 2 <= schedule.epochs <= 20
+            assert 0 < schedule.rate <= 0.02
+    assert Schedule.for_bags(bags_that_count(5000, 5000), epochs=3).epochs == 3
+
+
+def test_a_step_takes_more_of_rows_that_repeat():
+    batches = [Schedule.for_bags(bags_that_count(17_000, 17_000 // repeats)).batch for repeats in (1, 2, 4, 16, 10_000)]
+    assert batches == [128, 128, 256, 512, 1024]  # sixteen steps an epoch are left
+    assert Schedule.for_bags(bags_that_count(10**7, 10)).batch == 2048
+    assert Schedule.for_bags(bags_that_count(500, 2)).batch == 64
