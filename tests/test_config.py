@@ -56,6 +56,14 @@ def test_of_many_images_no_more_are_held_out_than_it_takes_to_measure(kind, rows
     assert TrainConfig.for_kind(kind, rows, valid_fraction=0.3).valid_fraction == 0.3
 
 
+def test_signs_over_images_have_defaults_of_their_own():
+    floats, signs = (TrainConfig.for_kind("image", activation=activation) for activation in ("relu", "sign"))
+    assert (floats.layers, signs.layers) == (4, 3)
+    assert signs.polish < floats.polish
+    assert TrainConfig.for_kind("image", activation="sign", layers=2).layers == 2
+    assert TrainConfig.for_kind("text", activation="sign") == TrainConfig(activation="sign")
+
+
 @pytest.mark.parametrize("flips", [False, True])
 def test_settings_that_name_no_views_but_flips(flips):
     values = {**TrainConfig().to_json(), "flips": flips}

@@ -37,8 +37,10 @@ _READING_SHARE = 4  # of --memory, one part in this many is the reader's
 
 def setting(flag: str, name: str, help_text: str, **kind: Any) -> Callable[[Function], Function]:
     """An option that sets one field of TrainConfig, whose default it shows and leaves alone."""
-    default, images = _shown(name, TrainConfig()), _shown(name, TrainConfig.for_kind("image"))
+    image, sign = TrainConfig.for_kind("image"), TrainConfig.for_kind("image", activation="sign")
+    default, images, signs = _shown(name, TrainConfig()), _shown(name, image), _shown(name, sign)
     known = [default] * bool(default) + [f"for images {images}"] * (images != default)
+    known += [f"with signs {signs}"] * (signs != images and name != "activation")
     told = f"  [default: {'; '.join(known)}]" if known else ""
     return click.option(flag, name, help=help_text + told, **kind)
 
