@@ -56,7 +56,7 @@ _WHITENED = 3  # sites along each axis of the patches that are whitened
 _PROCESS = 450 * 10**6  # bytes that the process takes without the bags
 _BAGS_SHARE = 0.125  # of the rest: the bags grow by half, and are copied as they do
 _LEAST_BAGS = 30 * 10**6
-_FEATURES_SHARE = 0.45  # of the memory: features of images that the last classifier learns from, beside cached ones
+_FEATURES_SHARE = 0.5  # of the memory: features of images that the last classifier learns from, beside cached ones
 
 
 def train(

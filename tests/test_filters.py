@@ -79,6 +79,21 @@ def test_vector_filters_act_on_raw_input_once_frozen():
     np.testing.assert_allclose(into.values["bias.0"], pull.sum(0), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("quantise", [False, True])
+def test_settled_vector_filters_pass_the_same_and_leave_the_others_as_they_are(quantise):
+    rng = np.random.default_rng(0)
+    filters = VectorFilters([Standardiser.none(6), Standardiser.none(4)], 3, rng, quantise)
+    before = {name: values.copy() for name, values in filters.parameters.items()}
+    windows = [rng.standard_normal((5, size)).astype(np.float32) for size in (6, 4)]
+    settled = filters.settled()
+    for one, other in zip(settled.forward(windows, relu=False), filters.forward(windows, relu=False), strict=True):
+        np.testing.assert_array_equal(one, other)
+    if quantise:
+        np.testing.assert_allclose(settled.parameters["filters.0"], naive.ternary(before["filters.0"]), rtol=1e-5)
+    for name, values in filters.parameters.items():
+        np.testing.assert_array_equal(values, before[name])
+
+
 def test_standardisers():
     rng = np.random.default_rng(0)
     rows, counts = rng.standard_normal((6, 3)).astype(np.float32), np.array([1, 0, 4, 2, 3, 1])
