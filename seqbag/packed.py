@@ -15,7 +15,8 @@ channel. Tensors:
 |                            |                                    | (padding) and 1 (any other token) are all zero   |
 | layers.L.sign.G            | (filters, ceil(inputs / 8)) uint8  | bits, 1 where the weight is above 0              |
 | layers.L.mask.G            | the same                           | ternary only: bits, 0 where the weight is 0      |
-| layers.L.threshold.G       | (filters,) int32                   | active where the sum is above it                 |
+| layers.L.threshold.G       | (filters,) int32                   | active where the sum is above it by over 1/2     |
+|                            |                                    | (over pooled signs, sums of means, not whole)    |
 | layers.0.weights.G         | (inputs, filters) int16            | images only, in place of sign and mask: times    |
 |                            |                                    | bytes, padding 0; magnitudes of a filter add up  |
 |                            |                                    | to 32,767 at most                                |

@@ -5,8 +5,9 @@ which one filter's are at most 32,767 together. So no sum of bytes times weights
 32 bits hold is exact in float32, too.
 
 The result is a `Network` again, with whole weights and a bias of -(threshold + 1/2), so that `sum + bias > 0` is
-`sum > threshold` exactly: it can be measured and refitted like any other, packed without loss, and run on bits. Scales
-need not be kept, as a sign has none; biases and scales of the filters go into the thresholds.
+`sum > threshold` exactly, and over pooled signs, whose sums are of means, `sum > threshold + 1/2`: it can be measured
+and refitted like any other, packed without loss, and run on bits. Scales need not be kept, as a sign has none; biases
+and scales of the filters go into the thresholds.
 """
 
 from __future__ import annotations
