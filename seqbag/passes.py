@@ -169,7 +169,8 @@ class LayerCounts:
     """The statistics of one layer's pass: codebooks, bags to train on, held-out bags.
 
     budget: bytes that the bags may take before they are moved to files of `spill`, or the held-out ones sampled;
-    patches: windows seen in all groups; gathered: bags that were in files.
+    patches: windows seen in all groups; gathered: bags that were in files; seen: examples some of whose features were
+    counted.
     """
 
     patchers: tuple[Patcher, ...]
@@ -181,6 +182,7 @@ class LayerCounts:
     spill: Spill | None = None
     patches: int = 0
     gathered: int = 0
+    seen: int = 0
 
     def train_rare(self, classes: int) -> npt.NDArray[np.bool_]:
         """Train on all rows of classes that have fewer than two rows outside those held out. Returns those classes.
@@ -262,6 +264,14 @@ class LayerCounts:
         train()
         if not training_only:
             held_out()
+
+    def update_features(self, part: Forwarded, every: int) -> None:
+        """Count the features of examples as they are: of those held out, and of one in `every` of the others."""
+        numbers = self.seen + np.arange(len(part.labels))
+        chosen = np.flatnonzero(part.held | (numbers % every == 0))
+        features, maps = part.views[0]
+        self.update(maps.part(0, 0), part.labels[chosen], part.held[chosen], features[chosen])
+        self.seen += len(part.labels)
 
     def update_views(self, part: Forwarded) -> None:
         """Count examples in each of their views; those held out as they are, in the first alone."""

@@ -50,6 +50,7 @@ _SAMPLE_ROWS = 4096
 _SAMPLE_SITES = 1 << 16  # of the sampled rows that are clustered
 _SITES = 1 << 14  # sites whose activations are held at once
 _PART_SITES = 1 << 12  # sites that a thread takes at a time
+_MEASURED_ROWS = 10_000  # images that a vote of layers is standardised by, at least, if there are as many
 _CACHED_ROWS = 256  # rows of a cache that go through a layer at once
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
@@ -159,8 +160,8 @@ class Trainer:
         self.rare = np.zeros(len(self.network.classes), np.bool_)
         grid, activation = self.network.shape[:-1], self.config.activation
         patcher = Patcher((_WHITENED,) * len(grid), (1,) * len(grid), "same")
-        some = self.sample.maps().part(0, min(len(self.sample.maps()), _WHITENING_ROWS))
-        self.network.layers.append(whitening(some, patcher, activation, pooling(grid)))
+        sample = self.sample.maps().part(0, min(len(self.sample.maps()), _WHITENING_ROWS))
+        self.network.layers.append(whitening(sample, patcher, activation, pooling(grid)))
 
     def _count_vectors(self, number: int) -> LayerCounts:
         """A later pass: rows go through the frozen layers, their windows to the nearest of k centroids."""
@@ -171,15 +172,14 @@ class Trainer:
         grid = self.network.output_grid() if self.network.shape else ()
         regions = Regions.parse(self.config.regions or "grid:2").on(grid) if grid else self.network.layers[-1].regions
         shape = len(books), regions.count(axes), sum(layer.features(axes) for layer in self.network.layers)
-        cut = patchers if books else ()
-        counts = LayerCounts(cut, books, regions, Bags(*shape), Bags(*shape), self._budget(), self._spill(number))
+        cut, bags, held_out = patchers if books else (), Bags(*shape), Bags(*shape)
+        counts = LayerCounts(cut, books, regions, bags, held_out, self._budget(), self._spill(number))
         keep = self._cache(features, sampled) if self.config.polish else None
-        if not books:
-            counts.bags.reserve(self.rows)  # features alone: as they grow they would be copied beside a full cache
+        every = max(1, self.rows // _MEASURED_ROWS)
         del features, sampled  # as large as a share of the bags, and of no use while the rows are counted
         views = keep.views if keep is not None else self.config.views if books else 1
         for part in self._forwarded(number, f"layer {number + 1}: counting windows", counts, views):
-            counts.update_views(part if books else part._replace(views=part.views[:1]))
+            counts.update_views(part) if books else counts.update_features(part, every)
             if keep is not None:
                 keep.update(part)
         if counts.bags.rows == 0:

@@ -12,7 +12,7 @@ from seqbag.batch import LabelColumn
 from seqbag.codebook import ExactCodebook
 from seqbag.errors import DataError
 from seqbag.layer import Maps
-from seqbag.passes import ClassIndex, LayerCounts, RowSample, concatenate, hold_out, stream, take
+from seqbag.passes import ClassIndex, Forwarded, LayerCounts, RowSample, concatenate, hold_out, stream, take
 from seqbag.patches import Patcher
 from seqbag.progress import Silent
 from seqbag.regions import Regions
@@ -141,3 +141,17 @@ def test_counts_do_not_depend_on_batches():
         np.testing.assert_array_equal(a.pointers, b.pointers)
         np.testing.assert_array_equal(a.codes, b.codes)
         np.testing.assert_array_equal(a.counts, b.counts)
+
+
+@pytest.mark.parametrize("pieces", [1, 4])
+def test_features_of_some_rows_are_counted_however_the_rows_are_cut(pieces):
+    features = np.arange(60, dtype=np.float16).reshape(20, 3)
+    labels, held = (np.arange(20) % 3).astype(np.int32), np.arange(20) % 5 == 1
+    counts = LayerCounts((), [], Regions("whole"), Bags(0, 1, 3), Bags(0, 1, 3))
+    for part in np.array_split(np.arange(20), pieces):
+        maps = Maps(np.zeros((len(part), 2), np.float32), np.arange(len(part) + 1), (1,))
+        others = -features[part], maps
+        counts.update_features(Forwarded(labels[part], held[part], None, [(features[part], maps), others]), every=4)
+    np.testing.assert_array_equal(counts.held_out.dense, features[held])
+    np.testing.assert_array_equal(counts.bags.dense, features[[0, 4, 8, 12]])  # 16 is held out
+    assert counts.bags.label_counts()[1].tolist() == [0, 1, 2, 0]
