@@ -22,14 +22,17 @@ _STRETCH = 1 << 17  # bags that are compared with each other, so that their sket
 _PIECE = 1 << 13  # bags whose sketches are compared in float64 at once
 
 
-def cluster_bags(bags: Bags, clusters: int, rng: np.random.Generator, threads: int = 1) -> None:
-    """Merge bags, in place, until at most `clusters` are left, those of one stretch of the stream among themselves."""
+def cluster_bags(bags: Bags, clusters: int, rng: np.random.Generator, threads: int = 1, strata: int = 1) -> None:
+    """Merge bags, in place, until at most `clusters` are left, those of one stretch of the stream among themselves.
+
+    strata: labels that a class has, where they are told apart by `recency`; clusters go by the class.
+    """
     if bags.size <= clusters:
         return
     pointers, classes, counts = bags.label_counts()
     weights = bags.weights().astype(np.float64)
     order = np.lexsort((-counts, np.repeat(np.arange(bags.size), np.diff(pointers))))
-    commonest = classes[order][pointers[:-1]]
+    commonest = classes[order][pointers[:-1]] // strata
     stretches = min(clusters, -(-bags.size // _STRETCH))
     owners, medoids = np.empty(bags.size, np.int64), []
     used = 0

@@ -62,7 +62,9 @@ class Fitter:
         with labels by stratum, which are forgotten.
         """
         newer = self.config.recency
-        if newer is None:
+        if newer is None and counts.bags.clustered:
+            newer = False  # rows of a cluster are not equal, and what was before them says less of what comes
+        elif newer is None:
             found = foresight(counts.bags)
             newer = found.clear
             if newer:

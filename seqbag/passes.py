@@ -231,8 +231,11 @@ class LayerCounts:
         part, self.bags = self.spill.write(self.bags), self.bags.empty()
         return part
 
-    def gather(self, rng: np.random.Generator, threads: int) -> None:
-        """Read back what was moved to files, clustered such that all of it takes half the budget."""
+    def gather(self, rng: np.random.Generator, threads: int, strata: int = 1) -> None:
+        """Read back what was moved to files, clustered such that all of it takes half the budget.
+
+        strata: labels that a class has.
+        """
         if self.spill is None or not self.spill.parts:
             return
         self.spill.write(self.bags)
@@ -242,7 +245,7 @@ class LayerCounts:
         same = [np.arange(len(book.counts), dtype=np.int32) for book in self.codebooks]
         for part in self.spill.parts:
             bags = self.spill.read(part)
-            cluster_bags(bags, max(1, int(share * bags.size)), rng, threads)
+            cluster_bags(bags, max(1, int(share * bags.size)), rng, threads, strata)
             self.bags.merge(bags, same)
 
     def cluster(self, clusters: int | None, rng: np.random.Generator, threads: int) -> None:

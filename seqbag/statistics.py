@@ -250,8 +250,8 @@ def train_statistics(statistics: ShardStatistics, progress: Progress | None = No
     with Workers(config.threads) as workers:
         fitter = Fitter(config, np.random.default_rng(config.seed), workers, progress or Silent())
         counts, distinct = shard.counts, shard.counts.bags.size
-        counts.cluster(config.bag_clusters, fitter.rng, config.threads)
         times = fitter.choose_recency(counts)
+        counts.cluster(config.bag_clusters, fitter.rng, config.threads)
         network.config = replace(config, recency=bool(times.max() > 1))
         if config.regions is None and counts.regions.kind == "tail":
             counts = fitter.choose_regions(counts, network)

@@ -37,7 +37,7 @@ from seqbag.passes import ClassIndex, Forwarded, LayerCounts, RowSample, drawn, 
 from seqbag.patches import Patcher
 from seqbag.polishing import Polisher
 from seqbag.progress import Progress, Silent
-from seqbag.recency import alike, strata
+from seqbag.recency import STRATA, alike, strata
 from seqbag.regions import Regions
 from seqbag.spill import Spill
 from seqbag.statistics import ShardStatistics
@@ -115,6 +115,7 @@ class Trainer:
         started = time.perf_counter()
         if number == 0 and self.source.kind != "image":
             counts = self._count_tokens()
+            self.times = self.fitter.choose_recency(counts)
         else:
             if number == 0:
                 self._whiten()
@@ -284,8 +285,6 @@ class Trainer:
     def _fit(self, number: int, counts: LayerCounts) -> float:
         """Train the layer on its counts and freeze it. Returns the proxy's accuracy on held-out rows."""
         task = f"layer {number + 1}: training"
-        if number == 0 and self.source.kind != "image":
-            self.times = self.fitter.choose_recency(counts)
         if self.config.regions is None and counts.regions.kind == "tail" and number == 0:
             counts = self.fitter.choose_regions(counts, self.network)
         layer, accuracy = None, float("nan")
@@ -373,7 +372,8 @@ class Trainer:
                 self.checkpoint.tick(partial(resuming.state, self, self.checkpoint, number, read, counts))
         if read != self.rows or self.source.fingerprint != self.fingerprint:
             raise self._changed()
-        counts.gather(self.rng, self.config.threads)
+        by_stratum = number == 0 and self.source.kind != "image"
+        counts.gather(self.rng, self.config.threads, STRATA if by_stratum else 1)
         if counts.gathered:
             self.progress.note(f"{task}: {counts.gathered:,} bags were clustered to {counts.bags.size:,}")
 

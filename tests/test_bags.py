@@ -230,6 +230,22 @@ def test_bag_clusters_hold_like_bags_of_one_class():
         assert np.all(bags.codes[bags.pointers[bag] : bags.pointers[bag + 1]] // 20 == classes[bag])
 
 
+def test_clusters_go_by_the_class_where_labels_are_told_apart_further():
+    rng, content_of = np.random.default_rng(3), []
+    codes, kinds = rng.integers(0, 60, (200, 5)).astype(np.int32), rng.integers(0, 4, 200).astype(np.int32)
+    for strata in (1, 7):
+        bags = Bags(1, 1)
+        labels = kinds * strata + np.arange(200, dtype=np.int32) % strata
+        bags.update(codes.reshape(1, -1), np.zeros(1000, np.int32), np.arange(201) * 5, labels)
+        cluster_bags(bags, 20, np.random.default_rng(0), strata=strata)
+        counted = [Counter({label // strata: 0 for label in found}) for *_, found in content(bags)]
+        for total, (*_, found) in zip(counted, content(bags), strict=True):
+            for label, count in found.items():
+                total[label // strata] += count
+        content_of.append([(*bag[:2], total) for bag, total in zip(content(bags), counted, strict=True)])
+    assert content_of[0] == content_of[1]
+
+
 @pytest.mark.parametrize("clusters", [3, 11, 14, 20, 37, 64])
 @pytest.mark.parametrize("seed", range(4))
 def test_clusters_of_one_stretch_are_not_those_of_the_next(clusters, seed, monkeypatch):

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from seqbag.bags import Bags
 from seqbag.config import TrainConfig
+from seqbag.fitting import Fitter
+from seqbag.parallel import Workers
 from seqbag.recency import STRATA, alike, by_stratum, foresight, newer_more, newest, rows_of_strata, strata
 from seqbag.statistics import ShardStatistics, merged, train_statistics
 from seqbag.store import to_bytes
@@ -124,6 +126,33 @@ def test_a_changed_process_is_predicted_as_it_is_now(layers):
     (told,) = [text for text in notes.texts if text.startswith("recency: ")]
     assert told.endswith("predict 0.0000, and 1.0000 if newer ones weigh more, as they do now")
     assert what_follows(train(changing(), dataclasses.replace(config, recency=False))) == ["solved", "closed"]
+
+
+def test_it_is_chosen_before_bags_are_clustered_on_request(monkeypatch):
+    """Rows of a cluster are not equal: of the DGA domains, their clusters would tell that newer rows weigh more."""
+    choose, seen = Fitter.choose_recency, []
+
+    def chosen(fitter, counts):
+        seen.append(counts.bags.clustered)
+        return choose(fitter, counts)
+
+    monkeypatch.setattr(Fitter, "choose_recency", chosen)
+    texts = [f"a{number % 40} b{number % 7} c{number % 3}" for number in range(1000)]
+    source = MemorySource("text", (texts, [("even", "odd")[len(text) % 2] for text in texts]))
+    config = dataclasses.replace(CONFIG, bag_clusters=20)
+    for trained in (train(source, config), train_statistics(ShardStatistics.count(source, config, texts=True))):
+        assert trained.layers[0].clusters == 20
+    assert seen == [False, False]
+
+
+def test_of_bags_clustered_to_fit_the_memory_newer_rows_weigh_no_more():
+    source, notes = changing(), Notes()
+    shard = ShardStatistics.count(source, CONFIG)
+    shard.counts.bags.clustered = True
+    with Workers(1) as workers:
+        fitter = Fitter(CONFIG, np.random.default_rng(0), workers, notes)
+        assert fitter.choose_recency(shard.counts).tolist() == alike().tolist()
+        assert notes.texts == []
 
 
 def test_rows_in_no_order_weigh_alike():
