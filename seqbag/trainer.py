@@ -173,8 +173,8 @@ class Trainer:
         grid = self.network.output_grid() if self.network.shape else ()
         regions = Regions.parse(self.config.regions or "grid:2").on(grid) if grid else self.network.layers[-1].regions
         shape = len(books), regions.count(axes), sum(layer.features(axes) for layer in self.network.layers)
-        cut, bags, held_out = patchers if books else (), Bags(*shape), Bags(*shape)
-        counts = LayerCounts(cut, books, regions, bags, held_out, self._budget(), self._spill(number))
+        limits, cut = (self._budget(), self._spill(number)), patchers if books else ()
+        counts = LayerCounts(cut, books, regions, Bags(*shape), Bags(*shape), *limits)
         keep = self._cache(features, sampled) if self.config.polish else None
         every = max(1, self.rows // _MEASURED_ROWS)
         del features, sampled  # as large as a share of the bags, and of no use while the rows are counted
