@@ -109,7 +109,7 @@ class TrainConfig:
         """The defaults for a kind of input, with what was chosen instead. Raises UsageError.
 
         rows: how many there are, if that is known. Images are few and each is learned from, so that of many no more are
-        held out than it takes to measure.
+        held out than it takes to measure. Signs over images have defaults of their own.
         """
         if kind != "image":
             return cls(**chosen)

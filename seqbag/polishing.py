@@ -141,7 +141,7 @@ def _pieces(filled: int, rows: int, size: int) -> list[tuple[int, int]]:
 
 
 def _inputs(patchers: tuple[Patcher, ...], sample: Maps, quantise: bool, axes: bool) -> list[Standardiser]:
-    """Signs are taken as they are, so that they stay bits; principal axes keep what they vary."""
+    """Signs, or their means, are taken as they are, so that they stay bits; principal axes keep what they vary."""
     inputs = []
     for patcher in patchers:
         windows: npt.NDArray[np.float32] = sample.windows(patcher)[0].astype(np.float32, copy=False)

@@ -76,10 +76,9 @@ def _figures(model: Model, model_bytes: int) -> dict[str, Any]:
 def _summary(path: Path, figures: dict[str, Any]) -> None:
     columns, training = figures["columns"], figures["training"]
     tokenizer = f", tokenizer {figures['tokenizer']}" if figures["tokenizer"] else ""
+    tokens = "" if columns.get("kind") == "image" else f"{tokenizer}, {figures['tokens']:,} distinct tokens"
     print(f"{path} ({size_text(figures['model_bytes'])})")
-    print(
-        f"input   {columns.get('kind')} from `{columns.get('input')}`{tokenizer}, {figures['tokens']:,} distinct tokens"
-    )
+    print(f"input   {columns.get('kind')} from `{columns.get('input')}`{tokens}")
     print(f"label   `{columns.get('label')}`, {len(figures['classes'])} classes")
     accuracy = training.get("valid_accuracy")
     measured = f", accuracy {accuracy:.4f} on held-out rows" if accuracy is not None else ""
@@ -92,10 +91,14 @@ def _summary(path: Path, figures: dict[str, Any]) -> None:
     for number, (layer, report) in enumerate(zip(trained, training.get("layers", []), strict=False), 1):
         widths = ", ".join("x".join(map(str, window)) for window in layer["windows"])
         axes = f"{layer['outputs']} principal axes; " if layer["outputs"] < sum(layer["filters"]) else ""
+        counted = ""
+        if report["patches"]:  # else the layer was polished alone
+            counted = (
+                f"; {report['patches']:,} windows, {report['distinct']:,} distinct; {report['bags']:,} distinct bags"
+            )
         print(
             f"layer {number}  windows of {widths}; {sum(layer['filters'])} filters, {layer['activation']}; {axes}"
-            f"regions {layer['regions']}; {report['patches']:,} windows, {report['distinct']:,} distinct; "
-            f"{report['bags']:,} distinct bags"
+            f"regions {layer['regions']}{counted}"
         )
 
 

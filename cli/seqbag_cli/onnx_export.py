@@ -136,7 +136,7 @@ def _convolve(graph: _Graph, layer: Layer, values: str) -> str:
 
 
 def _next_input(graph: _Graph, layer: Layer, active: str) -> str:
-    """Maps are pooled between layers, and projected; signs are -1 and +1 to the next."""
+    """Maps are pooled to means between layers, and projected; signs are -1 and +1 to the next, or means of them."""
     if layer.pooling:
         active = graph.add("AveragePool", active, kernel_shape=layer.pooling, strides=layer.pooling)
     if layer.projection is not None:

@@ -67,7 +67,7 @@ def _shown(name: str, config: TrainConfig) -> str:
 @setting("--activation", "activation", "Activation; sign is for packed models.", type=click.Choice(list(ACTIVATIONS)))
 @setting("--epochs", "epochs", "Epochs over the counts; else chosen by the number of rows.", type=int)
 @setting("--polish", "polish", "Images: epochs on real windows after the counts; 0 for counts alone.", type=int)
-@setting("--valid-fraction", "valid_fraction", "Rows held out to measure on; of images 2,000 at most.", type=float)
+@setting("--valid-fraction", "valid_fraction", "Rows held out to measure on; else 2,000 images at most.", type=float)
 @setting("--memory", "memory", "Memory for the process.", type=Bytes())
 @setting("--bag-clusters", "bag_clusters", "Train on this many clusters of examples.", type=int)
 @setting("--seed", "seed", "Same seed, same model.", type=int)
