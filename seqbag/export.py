@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from seqbag import packed
-from seqbag.bags import Bags
 from seqbag.batch import Int32s, LabelColumn, Source
 from seqbag.classifier import softmax
 from seqbag.errors import DataError, UsageError
@@ -20,7 +19,6 @@ from seqbag.passes import LayerCounts, hold_out, stream, take
 from seqbag.progress import Progress, Silent
 from seqbag.quantise import Kind, quantise
 from seqbag.recency import alike, by_stratum, newer_more, rows_of_strata
-from seqbag.regions import Regions
 from seqbag.store import Model
 
 _FEATURE_BYTES = 2
@@ -102,8 +100,8 @@ class _Exporter:
 
     def _pass(self, network: Network, judged: list[Network], collect: bool) -> tuple[LayerCounts, list[Metrics]]:
         """Metrics of the judged nets on held-out rows, and on `collect` the features that `network` makes of all."""
-        bags, held_bags = (Bags(0, 1, sum(layer.features(self._axes) for layer in network.layers)) for _ in range(2))
-        counts = LayerCounts((), [], Regions("whole"), bags, held_bags)
+        counts = LayerCounts.of_features(sum(layer.features(self._axes) for layer in network.layers))
+        bags, held_bags = counts.bags, counts.held_out
         metrics = [Metrics(network.classes) for _ in judged]
         fraction = max(self.config.valid_fraction, _LEAST_HELD_OUT)
         most = self.config.memory // _SHARE // (_FEATURE_BYTES * bags.width)

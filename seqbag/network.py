@@ -57,6 +57,11 @@ class Network:
         """How many layers were trained: those that pool features."""
         return sum(layer.regions.kind != "none" for layer in self.layers)
 
+    def widths(self) -> list[int]:
+        """Pooled features of each layer that was trained."""
+        axes = max(1, len(self.shape) - 1)
+        return [layer.features(axes) for layer in self.layers if layer.regions.kind != "none"]
+
     def output_grid(self) -> tuple[int, ...]:
         """The grid of the newest layer's output, for images."""
         grid = self.shape[:-1]

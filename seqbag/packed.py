@@ -1,12 +1,12 @@
 """Packed models: a quantised net in a file of kilobytes. Loading one executes nothing and checks every size and range.
 
-Layout (format 4; 1 had no projections, until 3 signs over grids were pooled otherwise): one safetensors file,
-whose metadata has one entry `seqbag.packed`, JSON with sorted keys: format, version, weights (ternary, binary or
-float), activations (sign or float), config, classes, columns, report, layers (windows, strides, padding, regions,
-pooling, activation, filters: the number of each window), hidden (units of the classifier, 0 for none) and shape (of an
-image, channels last; empty for sequences). Bits fill bytes from the lowest: bit i of a row is `row[i // 8] >> (i % 8) &
-1`, and bits after the last are 0. A layer's inputs are numbered as in a model file: place in the window first, then
-channel. Tensors:
+Layout (format 5; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans):
+one safetensors file, whose metadata has one entry `seqbag.packed`, JSON with sorted keys: format, version, weights
+(ternary, binary or float), activations (sign or float), config, classes, columns, report, layers (windows, strides,
+padding, regions, pooling, activation, filters: the number of each window), hidden (units of the classifier, 0 for none)
+and shape (of an image, channels last; empty for sequences). Bits fill bytes from the lowest: bit i of a row is
+`row[i // 8] >> (i % 8) & 1`, and bits after the last are 0. A layer's inputs are numbered as in a model file: place in
+the window first, then channel. Tensors:
 
 | name                       | shape, dtype                       | what                                             |
 |----------------------------|------------------------------------|--------------------------------------------------|
@@ -24,6 +24,9 @@ channel. Tensors:
 |                            |                                    | only, and may be absent                          |
 | classifier.mean, .variance | (features,) float32                | what features are standardised by                |
 | classifier.hidden          | (features, hidden) int8            | weights / scale; absent without hidden units     |
+| classifier.spans           | (hidden, 2) int32                  | absent where units read all features; of each    |
+|                            |                                    | the first that it reads and the one after the    |
+|                            |                                    | last; with it, hidden is (entries,), unit by unit|
 | classifier.hidden_scale    | (hidden,) float32                  | of each column                                   |
 | classifier.hidden_bias     | (hidden,) float32                  |                                                  |
 | classifier.out[_scale, _bias]| likewise                       | from hidden units, or features, to classes       |
@@ -51,10 +54,10 @@ from seqbag.engine import PackedNetwork
 from seqbag.errors import ModelError
 from seqbag.layer import Layer
 from seqbag.quantise import ACTIVATIONS, WEIGHTS, Kind
-from seqbag.store import Arrays, Model, describe_layer, read_tensors
+from seqbag.store import Arrays, Model, describe_layer, narrow, read_tensors
 from seqbag.unpack import checked, one_of, read_classifier, read_layer, size
 
-FORMAT = 4
+FORMAT = 5
 KEY = "seqbag.packed"
 _MOST_IDS = 1 << 26
 _INT8 = 127
@@ -89,6 +92,7 @@ def to_parts(model: Model, kind: Kind) -> tuple[dict[str, Any], Arrays]:
     for number, layer in enumerate(network.layers):
         arrays |= {f"layers.{number}.{name}": value for name, value in _pack(layer, number, kind).items()}
     arrays |= {f"classifier.{name}": value for name, value in _pack_classifier(network.classifier, kind).items()}
+    narrow(arrays)
     return description, {name: np.ascontiguousarray(value) for name, value in arrays.items()}
 
 

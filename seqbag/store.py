@@ -1,10 +1,9 @@
 """Model files: safetensors with a JSON description in the header. Loading one executes nothing.
 
-Layout (format 4; 1 had no projections, until 3 signs over grids were pooled otherwise). The header's metadata
-has one entry `seqbag`, JSON: format, version, config,
-classes, columns (what input and label were read from), report (the training figures), layers (windows, strides,
-padding, regions, activation, pooling), hidden (units of the classifier) and shape (of an image, channels last; empty
-for sequences). Tensors:
+Layout (format 5; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans).
+The header's metadata has one entry `seqbag`, JSON: format, version, config, classes, columns (what input and label were
+read from), report (the training figures), layers (windows, strides, padding, regions, activation, pooling), hidden
+(units of the classifier) and shape (of an image, channels last; empty for sequences). Tensors:
 
 | name                                | shape, dtype                          | what                                  |
 |-------------------------------------|---------------------------------------|---------------------------------------|
@@ -14,6 +13,8 @@ for sequences). Tensors:
 | layers.L.weights.G, layers.L.bias.G | (inputs, filters), (filters,) float32 | filters of group G                    |
 | layers.L.projection                 | (channels, outputs) float32           | see Layer; may be absent              |
 | classifier.*                        | float32                               | mean, variance, hidden, out, biases   |
+| classifier.spans                    | (units, 2) int32                      | see `spans`; absent where units read  |
+|                                     |                                       | all; with it, hidden is (entries,)    |
 | windows.G, window_counts.G          | (m, width) int32, (m,) int64          | commonest windows, for `inspect`      |
 """
 
@@ -42,8 +43,9 @@ from seqbag.layer import Layer
 from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
+from seqbag.spans import narrowed, widened
 
-FORMAT = 4
+FORMAT = 5
 _MEANS = 4  # the format since when signs over grids are pooled to means, for features and for the next layer
 _KEY = "seqbag"
 Arrays = dict[str, npt.NDArray[Any]]
@@ -154,6 +156,7 @@ def to_bytes(model: Model) -> bytes:
             arrays[f"layers.{number}.weights.{group}"], arrays[f"layers.{number}.bias.{group}"] = weights, bias
     arrays |= {f"classifier.{name}": value for name, value in network.classifier.parameters.items()}
     arrays |= {"classifier.mean": network.classifier.mean, "classifier.variance": network.classifier.variance}
+    narrow(arrays)
     for group, (windows, counts) in enumerate(zip(model.windows, model.window_counts, strict=True)):
         arrays[f"windows.{group}"], arrays[f"window_counts.{group}"] = windows, counts
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
@@ -319,6 +322,7 @@ def _classifier(arrays: Arrays, features: int, hidden: int, classes: int) -> Cla
     shapes["out"] = (hidden or features, classes)
     if hidden:
         shapes |= {"hidden": (features, hidden), "hidden_bias": (hidden,)}
+    widen(arrays, features, hidden)
     values = {n: checked(arrays, f"classifier.{n}", np.float32, len(shape), shape) for n, shape in shapes.items()}
     if (values["variance"] < 0).any():
         raise ValueError("classifier.variance is negative")
@@ -327,6 +331,21 @@ def _classifier(arrays: Arrays, features: int, hidden: int, classes: int) -> Cla
         parameter[...] = values[name]
     classifier.standardise(values["mean"], values["variance"])
     return classifier
+
+
+def narrow(arrays: Arrays) -> None:
+    """Keep of the classifier's hidden units the features that they read, where that takes less room."""
+    if "classifier.hidden" in arrays:
+        arrays["classifier.hidden"], spans = narrowed(arrays["classifier.hidden"])
+        if spans is not None:
+            arrays["classifier.spans"] = spans
+
+
+def widen(arrays: Arrays, features: int, hidden: int) -> None:
+    """The hidden units as they were before `narrow`. Raises ValueError."""
+    if "classifier.spans" in arrays:
+        spans = checked(arrays, "classifier.spans", np.int32, 2, (hidden, 2))
+        arrays["classifier.hidden"] = widened(arrays["classifier.hidden"], spans, features)
 
 
 def checked(

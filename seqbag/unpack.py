@@ -120,6 +120,7 @@ def read_classifier(arrays: Arrays, kind: Kind, features: int, hidden: int, clas
     last = checked(arrays, "classifier.out_bias", np.float32, 1, (classes,))
     if (hidden and checked(arrays, "classifier.hidden_bias", np.float32, 1).shape != (hidden,)) or last is None:
         raise ValueError("the classifier does not fit its hidden units")
+    store.widen(arrays, features, hidden)
     classifier = Classifier(features, hidden, classes, np.random.default_rng(0))
     for name, value in classifier.parameters.items():
         if value.ndim == 1 or kind.weights == "float":

@@ -129,7 +129,7 @@ def test_the_bytes_are_those_documented(data):
     network = token_network()
     description, arrays = parts(data)
     assert {key: description[key] for key in ("format", "weights", "activations", "hidden")} == {
-        "format": 4, "weights": "ternary", "activations": "sign", "hidden": 5,
+        "format": 5, "weights": "ternary", "activations": "sign", "hidden": 5,
     }  # fmt: skip
     assert description["layers"][1] == {
         "windows": [[1], [3]], "strides": [[1], [1]], "padding": "same", "regions": "tail:3,1", "activation": "sign",
@@ -213,7 +213,7 @@ def refused(place, description, arrays):
 
 LIES = {
     "weights": "quaternary", "activations": 3, "classes": ["one"], "layers": [], "hidden": -1,
-    "columns": {"kind": "sound"}, "report": 7, "config": {"dims": 0}, "format": 5,
+    "columns": {"kind": "sound"}, "report": 7, "config": {"dims": 0}, "format": 6,
     "shape": [32, 32, 3],
 }  # fmt: skip
 LAYER_LIES = {

@@ -163,8 +163,8 @@ def test_missing_foreign_and_newer_files(tmp_path, data):
     description, tensors = described(data)
     assert refused(path, rebuilt(description, tensors, key="other")) == foreign
     assert refused(path, rebuilt([description], tensors)) == foreign
-    assert refused(path, rebuilt(description | {"format": 5}, tensors)) == (
-        f"{path} has format 5, newer than the 4 this seqbag {__version__} reads: update seqbag"
+    assert refused(path, rebuilt(description | {"format": 6}, tensors)) == (
+        f"{path} has format 6, newer than the 5 this seqbag {__version__} reads: update seqbag"
     )
 
 
