@@ -11,6 +11,7 @@ import numpy.typing as npt
 from seqbag.batch import Float32s
 from seqbag.filters import Gradients, Parameters
 from seqbag.kernels.normalise import normalise, normalise_gradient, weighted_moments
+from seqbag.spans import Run, joined
 
 _MOMENTUM = 0.1  # of the running mean and variance of the features
 _CONSTANT = np.float32(1e-8)  # the variance of a feature that does not vary but for rounding, at most
@@ -31,6 +32,7 @@ class Tape:
 class Classifier:
     """parameters: hidden (d, h), hidden_bias (h,), out (h or d, classes), out_bias (classes,).
 
+    runs: which features the hidden units read; weights of others are nought, and stay so.
     mean, scale: (d,) float32, what features are standardised by: of the batch in training (Ioffe and Szegedy 2015,
     arXiv 1502.03167), running averages of them otherwise (`follow`), until `standardise` sets them from data.
     """
@@ -38,6 +40,7 @@ class Classifier:
     def __init__(self, features: int, hidden: int, classes: int, rng: np.random.Generator) -> None:
         self.features, self.hidden, self.classes = features, hidden, classes
         self.parameters: Parameters = {}
+        self.runs: list[Run] = [(slice(0, features), slice(0, hidden))] if hidden else []
         last = features
         if hidden:
             self.parameters["hidden"] = rng.standard_normal((features, hidden), np.float32) * np.float32(
@@ -61,7 +64,7 @@ class Classifier:
         made = cls(features, hidden, voters[0][0].classes, np.random.default_rng(0))
         for values in made.parameters.values():
             values[:] = 0
-        unit = 0
+        unit, runs = 0, list[Run]()
         for voter, first, weight in voters:
             rows, units = slice(first, first + voter.features), slice(unit, unit + voter.hidden)
             own, share = voter.parameters, np.float32(weight / total)
@@ -70,7 +73,9 @@ class Classifier:
                 made.parameters["hidden_bias"][units] = own["hidden_bias"]
             made.parameters["out"][units if hidden else rows] += share * own["out"]
             made.parameters["out_bias"] += share * own["out_bias"]
+            runs += [(_moved(read, first), _moved(of_voter, unit)) for read, of_voter in voter.runs]
             unit += voter.hidden
+        made.runs = joined(runs)
         return made
 
     @property
@@ -83,9 +88,7 @@ class Classifier:
         values = np.empty_like(features)
         normalise(features, self.mean, self.scale, values)
         if self.hidden:
-            values = values @ self.parameters["hidden"]
-            values += self.parameters["hidden_bias"]
-            np.maximum(values, 0, out=values)
+            values = self._hidden(values)
         out: Float32s = values @ self.parameters["out"] + self.parameters["out_bias"]
         return out
 
@@ -101,9 +104,7 @@ class Classifier:
         normalise(features, mean, scale, inputs)
         activity = inputs
         if self.hidden:
-            activity = inputs @ self.parameters["hidden"]
-            activity += self.parameters["hidden_bias"]
-            np.maximum(activity, 0, out=activity)
+            activity = self._hidden(inputs)
         logits = activity @ self.parameters["out"] + self.parameters["out_bias"]
         return logits, Tape(share, mean, variance, scale, inputs, activity)
 
@@ -121,11 +122,31 @@ class Classifier:
         gradient = gradient @ self.parameters["out"].T
         if self.hidden:
             gradient *= tape.activity > 0
-            into.values["hidden"] = tape.inputs.T @ gradient
             into.values["hidden_bias"] = gradient.sum(0)
-            gradient = gradient @ self.parameters["hidden"].T
+            into.values["hidden"], gradient = self._hidden_gradients(tape.inputs, gradient)
         normalise_gradient(gradient, tape.inputs, tape.share, tape.scale)
         return gradient
+
+    def _hidden(self, inputs: Float32s) -> Float32s:
+        """(n, h) activities of the hidden units."""
+        hidden = self.parameters["hidden"]
+        values: Float32s = np.empty((len(inputs), self.hidden), np.float32)
+        for read, units in self.runs:
+            np.matmul(inputs[:, read], hidden[read, units], out=values[:, units])
+        values += self.parameters["hidden_bias"]
+        np.maximum(values, 0, out=values)
+        return values
+
+    def _hidden_gradients(self, inputs: Float32s, gradient: Float32s) -> tuple[Float32s, Float32s]:
+        """Gradients of the hidden units' weights (d, h) and of their inputs (n, d), from that of their sums (n, h)."""
+        hidden = self.parameters["hidden"]
+        if len(self.runs) == 1 and self.runs[0][0] == slice(0, self.features):
+            return inputs.T @ gradient, gradient @ hidden.T
+        of_weights, of_inputs = np.zeros_like(hidden), np.zeros_like(inputs)
+        for read, units in self.runs:
+            of_weights[read, units] = inputs[:, read].T @ gradient[:, units]
+            of_inputs[:, read] += gradient[:, units] @ hidden[read, units].T
+        return of_weights, of_inputs
 
     def standardise(self, mean: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> None:
         """Set the statistics that features are standardised by."""
@@ -141,6 +162,10 @@ def with_vote(below: Classifier | None, own: Classifier, votes: int, first: int 
         return own
     first = below.features if first is None else first
     return Classifier.voting(first + own.features, [(below, 0, votes), (own, first, 1)])
+
+
+def _moved(run: slice, by: int) -> slice:
+    return slice(run.start + by, run.stop + by)
 
 
 def _scale(variance: Float32s) -> Float32s:

@@ -130,16 +130,22 @@ class _Quick:
     """The classifier, its first layer in whole numbers."""
 
     def __init__(self, classifier: Classifier) -> None:
-        values = classifier.parameters
-        first = "hidden" if classifier.hidden else "out"
-        self._first = Dense(
-            classifier.mean, classifier.scale, values[first], values[f"{first}_bias"], rectify=classifier.hidden > 0
+        values, mean, scale = classifier.parameters, classifier.mean, classifier.scale
+        self._hidden = [
+            (read, Dense(mean[read], scale[read], values["hidden"][read, units], values["hidden_bias"][units], True))
+            for read, units in classifier.runs
+        ]
+        self._last = (
+            Affine(values["out"], values["out_bias"])
+            if self._hidden
+            else Dense(mean, scale, values["out"], values["out_bias"], False)
         )
-        self._last = Affine(values["out"], values["out_bias"]) if classifier.hidden else None
 
     def __call__(self, features: Float32s) -> Float32s:
-        values = self._first(features)
-        return values if self._last is None else self._last(values)
+        if not self._hidden:
+            return self._last(features)
+        parts = [dense(np.ascontiguousarray(features[:, read])) for read, dense in self._hidden]
+        return self._last(np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0])
 
 
 def _means(grid: tuple[int, ...], lengths: Float32s) -> Float32s:

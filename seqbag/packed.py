@@ -24,9 +24,9 @@ the window first, then channel. Tensors:
 |                            |                                    | only, and may be absent                          |
 | classifier.mean, .variance | (features,) float32                | what features are standardised by                |
 | classifier.hidden          | (features, hidden) int8            | weights / scale; absent without hidden units     |
-| classifier.spans           | (hidden, 2) int32                  | absent where units read all features; of each    |
-|                            |                                    | the first that it reads and the one after the    |
-|                            |                                    | last; with it, hidden is (entries,), unit by unit|
+| classifier.spans           | (hidden, 2) int32                  | of a vote: of each unit the first feature that   |
+|                            |                                    | it reads and the one after the last; with it,    |
+|                            |                                    | hidden is (entries,), unit by unit               |
 | classifier.hidden_scale    | (hidden,) float32                  | of each column                                   |
 | classifier.hidden_bias     | (hidden,) float32                  |                                                  |
 | classifier.out[_scale, _bias]| likewise                       | from hidden units, or features, to classes       |
@@ -92,7 +92,7 @@ def to_parts(model: Model, kind: Kind) -> tuple[dict[str, Any], Arrays]:
     for number, layer in enumerate(network.layers):
         arrays |= {f"layers.{number}.{name}": value for name, value in _pack(layer, number, kind).items()}
     arrays |= {f"classifier.{name}": value for name, value in _pack_classifier(network.classifier, kind).items()}
-    narrow(arrays)
+    narrow(arrays, network.classifier.runs)
     return description, {name: np.ascontiguousarray(value) for name, value in arrays.items()}
 
 

@@ -1,10 +1,12 @@
-"""Hidden layers that stand side by side, as they are kept in a file: of each unit, only the features that it reads.
+"""Which features each unit of a hidden layer reads: all of them, or in a vote those that its voter answers from.
 
-A vote's units read one layer's features or all of them (see `Classifier.voting`); most of its weights are nought.
+What is nought is neither multiplied nor kept in files.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,22 +14,36 @@ import numpy.typing as npt
 
 from seqbag.batch import Int32s
 
+Run = tuple[slice, slice]  # features, and the units that read them
 
-def narrowed(weights: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], Int32s | None]:
-    """Weights (features, units) unit by unit, (entries,), and of each unit the first feature and the one after them.
 
-    The weights as they are, and None, where that takes no more room.
-    """
-    used = weights != 0
-    first, after = used.argmax(0), len(weights) - used[::-1].argmax(0)
-    spans = np.where(used.any(0), np.stack([first, after]), 0).T.astype(np.int32)
-    kept = weights.T[_mask(spans, len(weights))]
-    return (weights, None) if kept.nbytes + spans.nbytes >= weights.nbytes else (kept, spans)
+def runs_of(spans: Int32s) -> list[Run]:
+    """spans: (units, 2) int32, of each unit the first feature it reads and the one after the last."""
+    changes = np.flatnonzero((spans[1:] != spans[:-1]).any(axis=1)) + 1
+    edges = [0, *changes.tolist(), len(spans)]
+    return [(slice(*spans[start].tolist()), slice(start, stop)) for start, stop in pairwise(edges) if start < stop]
+
+
+def spans_of(runs: Sequence[Run]) -> Int32s:
+    """The spans that `runs_of` was given."""
+    parts = [np.full((units.stop - units.start, 2), (read.start, read.stop), np.int32) for read, units in runs]
+    return np.concatenate(parts)
+
+
+def joined(runs: Sequence[Run]) -> list[Run]:
+    """Units side by side that read the same features are one run."""
+    return runs_of(spans_of(runs)) if runs else []
+
+
+def narrowed(weights: npt.NDArray[Any], spans: Int32s) -> npt.NDArray[Any]:
+    """Weights (features, units) of what is read, unit by unit, (entries,)."""
+    entries: npt.NDArray[Any] = weights.T[_mask(spans, len(weights))]
+    return entries
 
 
 def widened(entries: npt.NDArray[Any], spans: Int32s, features: int) -> npt.NDArray[Any]:
     """The weights (features, units) that `narrowed` was given. Raises ValueError if the two do not fit."""
-    if spans.ndim != 2 or spans.shape[1] != 2 or (spans < 0).any() or (spans > features).any():
+    if (spans < 0).any() or (spans > features).any() or (spans[:, 0] > spans[:, 1]).any():
         raise ValueError("the spans of the hidden units do not fit the features")
     mask = _mask(spans, features)
     if entries.shape != (int(mask.sum()),):

@@ -13,8 +13,8 @@ read from), report (the training figures), layers (windows, strides, padding, re
 | layers.L.weights.G, layers.L.bias.G | (inputs, filters), (filters,) float32 | filters of group G                    |
 | layers.L.projection                 | (channels, outputs) float32           | see Layer; may be absent              |
 | classifier.*                        | float32                               | mean, variance, hidden, out, biases   |
-| classifier.spans                    | (units, 2) int32                      | see `spans`; absent where units read  |
-|                                     |                                       | all; with it, hidden is (entries,)    |
+| classifier.spans                    | (units, 2) int32                      | of a vote, see `spans`; with it,      |
+|                                     |                                       | hidden is (entries,), unit by unit    |
 | windows.G, window_counts.G          | (m, width) int32, (m,) int64          | commonest windows, for `inspect`      |
 """
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -43,7 +44,7 @@ from seqbag.layer import Layer
 from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
-from seqbag.spans import narrowed, widened
+from seqbag.spans import Run, narrowed, runs_of, spans_of, widened
 
 FORMAT = 5
 _MEANS = 4  # the format since when signs over grids are pooled to means, for features and for the next layer
@@ -156,7 +157,7 @@ def to_bytes(model: Model) -> bytes:
             arrays[f"layers.{number}.weights.{group}"], arrays[f"layers.{number}.bias.{group}"] = weights, bias
     arrays |= {f"classifier.{name}": value for name, value in network.classifier.parameters.items()}
     arrays |= {"classifier.mean": network.classifier.mean, "classifier.variance": network.classifier.variance}
-    narrow(arrays)
+    narrow(arrays, network.classifier.runs)
     for group, (windows, counts) in enumerate(zip(model.windows, model.window_counts, strict=True)):
         arrays[f"windows.{group}"], arrays[f"window_counts.{group}"] = windows, counts
     contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
@@ -321,31 +322,33 @@ def _classifier(arrays: Arrays, features: int, hidden: int, classes: int) -> Cla
     shapes: dict[str, tuple[int, ...]] = {"mean": (features,), "variance": (features,), "out_bias": (classes,)}
     shapes["out"] = (hidden or features, classes)
     if hidden:
-        shapes |= {"hidden": (features, hidden), "hidden_bias": (hidden,)}
-    widen(arrays, features, hidden)
+        shapes |= {"hidden_bias": (hidden,)}
     values = {n: checked(arrays, f"classifier.{n}", np.float32, len(shape), shape) for n, shape in shapes.items()}
     if (values["variance"] < 0).any():
         raise ValueError("classifier.variance is negative")
     classifier = Classifier(features, hidden, classes, np.random.default_rng(0))
+    if hidden:
+        widen(arrays, classifier)
+        values["hidden"] = checked(arrays, "classifier.hidden", np.float32, 2, (features, hidden))
     for name, parameter in classifier.parameters.items():
         parameter[...] = values[name]
     classifier.standardise(values["mean"], values["variance"])
     return classifier
 
 
-def narrow(arrays: Arrays) -> None:
-    """Keep of the classifier's hidden units the features that they read, where that takes less room."""
-    if "classifier.hidden" in arrays:
-        arrays["classifier.hidden"], spans = narrowed(arrays["classifier.hidden"])
-        if spans is not None:
-            arrays["classifier.spans"] = spans
+def narrow(arrays: Arrays, runs: Sequence[Run]) -> None:
+    """Keep of a vote's hidden units what they read."""
+    if len(runs) > 1:
+        arrays["classifier.spans"] = spans_of(runs)
+        arrays["classifier.hidden"] = narrowed(arrays["classifier.hidden"], arrays["classifier.spans"])
 
 
-def widen(arrays: Arrays, features: int, hidden: int) -> None:
-    """The hidden units as they were before `narrow`. Raises ValueError."""
+def widen(arrays: Arrays, classifier: Classifier) -> None:
+    """Hidden units of a file as they were before `narrow`; tells the classifier what they read. Raises ValueError."""
     if "classifier.spans" in arrays:
-        spans = checked(arrays, "classifier.spans", np.int32, 2, (hidden, 2))
-        arrays["classifier.hidden"] = widened(arrays["classifier.hidden"], spans, features)
+        spans = checked(arrays, "classifier.spans", np.int32, 2, (classifier.hidden, 2))
+        arrays["classifier.hidden"] = widened(arrays["classifier.hidden"], spans, classifier.features)
+        classifier.runs = runs_of(spans)
 
 
 def checked(

@@ -120,8 +120,8 @@ def read_classifier(arrays: Arrays, kind: Kind, features: int, hidden: int, clas
     last = checked(arrays, "classifier.out_bias", np.float32, 1, (classes,))
     if (hidden and checked(arrays, "classifier.hidden_bias", np.float32, 1).shape != (hidden,)) or last is None:
         raise ValueError("the classifier does not fit its hidden units")
-    store.widen(arrays, features, hidden)
     classifier = Classifier(features, hidden, classes, np.random.default_rng(0))
+    store.widen(arrays, classifier)
     for name, value in classifier.parameters.items():
         if value.ndim == 1 or kind.weights == "float":
             value[...] = checked(arrays, f"classifier.{name}", np.float32, value.ndim, value.shape)

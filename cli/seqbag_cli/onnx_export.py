@@ -230,8 +230,11 @@ def _classify(graph: _Graph, features: str, classifier: Classifier) -> str:
     values = graph.add("Mul", normal, graph.constant(classifier.scale))
     parameters = classifier.parameters
     if classifier.hidden:
-        hidden = graph.add(
-            "Gemm", values, graph.constant(parameters["hidden"]), graph.constant(parameters["hidden_bias"])
-        )
-        values = graph.add("Relu", hidden)
+        parts = []
+        for read, units in classifier.runs:
+            weights, biases = parameters["hidden"][read, units], parameters["hidden_bias"][units]
+            ends = (graph.constant(np.array([place])) for place in (read.start, read.stop, 1))
+            own = graph.add("Slice", values, *ends) if len(classifier.runs) > 1 else values
+            parts.append(graph.add("Gemm", own, graph.constant(weights), graph.constant(biases)))
+        values = graph.add("Relu", graph.add("Concat", *parts, axis=1) if len(parts) > 1 else parts[0])
     return graph.add("Gemm", values, graph.constant(parameters["out"]), graph.constant(parameters["out_bias"]))
