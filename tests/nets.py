@@ -28,6 +28,16 @@ def classifier_of(rng, features, hidden, classes):
     return classifier
 
 
+def vote_of(rng, half):
+    """Two voters on a half of the features each, one of them beside another, and one on all."""
+    voters = [(Classifier(size, hidden, 2, rng), first, 1) for size, hidden, first in (
+        (half, 4, 0), (half, 4, half), (half, 3, half), (2 * half, 2, 0)
+    )]  # fmt: skip
+    made = Classifier.voting(2 * half, voters)
+    made.standardise(rng.uniform(0, 2, 2 * half), rng.uniform(0.2, 2, 2 * half))
+    return made
+
+
 def layer_of(rng, windows, filters, regions, channels, padding="same", stride=1, embedding=None, zeros=0.3):
     """A layer of sign activations. windows: shapes, one a group; channels: of its input."""
     patchers = tuple(Patcher(window, (stride,) * len(window), padding) for window in windows)

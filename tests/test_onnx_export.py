@@ -15,7 +15,7 @@ from seqbag.store import Model
 from seqbag.tokens import Encoder
 from seqbag_cli.onnx_export import OPSET, to_onnx
 from tests.memory import text_column
-from tests.nets import image_network, token_network
+from tests.nets import image_network, token_network, vote_of
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -67,6 +67,14 @@ def test_images(regions, hidden, activation, pooling, project):
     expected = network.logits(ImageColumn(pixels))
     np.testing.assert_allclose(logits, expected, atol=0.05)
     assert (logits.argmax(1) == expected.argmax(1)).all()
+
+
+def test_a_vote():
+    network = image_network(hidden=13)
+    network.classifier = vote_of(np.random.default_rng(0), network.classifier.features // 2)
+    pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 7, 3)).astype(np.uint8)
+    (logits,) = session(network, "image").run(["logits"], {"pixels": pixels})
+    np.testing.assert_allclose(logits, network.logits(ImageColumn(pixels)), atol=0.05)
 
 
 def test_whole_filters_over_pixels_give_the_bits_of_the_engine():

@@ -18,7 +18,7 @@ from seqbag.quantise import Kind, quantise
 from seqbag.spans import joined, narrowed, runs_of, spans_of, widened
 from seqbag.store import Model, load, save
 from tests import naive
-from tests.nets import image_network
+from tests.nets import image_network, vote_of
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=5), st.sampled_from(["f4", "i1"]))
@@ -57,22 +57,9 @@ def test_spans_that_do_not_fit(entries: int, spans: list[list[int]], message: st
     assert str(error.value) == message
 
 
-def vote(rng: np.random.Generator, half: int) -> Classifier:
-    """Two on a half of the features each, the second of which votes twice, and one on all."""
-    voters = [
-        (Classifier(half, 4, 2, rng), 0, 1),
-        (Classifier(half, 4, 2, rng), half, 1),
-        (Classifier(half, 3, 2, rng), half, 1),
-        (Classifier(2 * half, 2, 2, rng), 0, 1),
-    ]
-    made = Classifier.voting(2 * half, voters)
-    made.standardise(rng.uniform(0, 2, 2 * half), rng.uniform(0.2, 2, 2 * half))
-    return made
-
-
 def test_runs_of_a_vote_go_together_and_through_another_one() -> None:
     rng = np.random.default_rng(0)
-    made = vote(rng, 3)
+    made = vote_of(rng, 3)
     assert made.runs == [(slice(0, 3), slice(0, 4)), (slice(3, 6), slice(4, 11)), (slice(0, 6), slice(11, 13))]
     above = Classifier.voting(8, [(made, 2, 4), (Classifier(8, 2, 2, rng), 0, 1)])
     assert above.runs[1] == (slice(5, 8), slice(4, 11))
@@ -81,7 +68,7 @@ def test_runs_of_a_vote_go_together_and_through_another_one() -> None:
 
 def test_a_vote_learns_as_one_whose_weights_are_all_multiplied_but_for_those_that_are_nought() -> None:
     rng = np.random.default_rng(1)
-    made = vote(rng, 5)
+    made = vote_of(rng, 5)
     features, weights = rng.standard_normal((20, 10), np.float32), np.ones(20, np.float32)
     logits, tape = made.training_pass(features, weights)
     wide = {name: value.astype(np.float64) for name, value in made.parameters.items()}
@@ -103,7 +90,7 @@ def voting() -> Model:
     """A net of signs, whose classifier is a vote."""
     network = replace(image_network(hidden=13), shape=(8, 8, 3))
     assert network.classifier is not None
-    network.classifier = vote(np.random.default_rng(0), network.classifier.features // 2)
+    network.classifier = vote_of(np.random.default_rng(0), network.classifier.features // 2)
     return Model(network, {"kind": "image", "input": "img", "label": "label"}, {})
 
 
