@@ -318,6 +318,7 @@ class Trainer:
         need = (2 * counts.bags.width + 64) * max(self.rows, 1)
         fraction, most = min(1.0, self.budget / need), int(_FEATURES_SHARE * self.config.memory / need)
         views = self.kept.views if self.kept is not None else max(1, min(self.config.views, most))
+        counts.bags.reserve(int(fraction * self.rows * views) // max(1, counts.every))
         counts.newest = self._newest(views)
         for part in self._forwarded(self.config.layers, "measuring", counts, views, fraction, held_alone=self.exact):
             counts.update_forwarded(part)
@@ -331,8 +332,8 @@ class Trainer:
         task, report = f"layer {len(self.reports)}: calibrating", self.reports[-1]
         assert self.network.classifier is not None
         if counts.newest is not None:
-            votes, newest = self.network.classifier, counts.newest
-            own = self.fitter.classifier(newest, self.network.classes, task)
+            votes = self.network.classifier
+            own, counts.newest = self.fitter.classifier(counts.newest, self.network.classes, task), None
             votes = with_vote(votes, own, 2 * len(self.reports) - 1, votes.features - own.features)
             self.network.classifier, report.valid_accuracy = votes, self.fitter.measure(votes, counts)
             return
