@@ -230,8 +230,14 @@ KERNELS = [
 
 
 def seconds(work: Work, threads: int) -> float:
-    """CPU seconds on one thread, so that what else the machine does takes none; else seconds."""
+    """CPU seconds on one thread, so that what else the machine does takes none; else seconds.
+
+    On more than one, after a rest: the threads of a BLAS wait for more to do in a loop, and would take a core from
+    what comes after them.
+    """
     clock = time.process_time if threads == 1 else time.perf_counter
+    if threads > 1:
+        time.sleep(_REST)
     start = clock()
     work.run()
     return clock() - start

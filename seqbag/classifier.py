@@ -153,15 +153,11 @@ class Classifier:
         self.mean, self.variance = mean.astype(np.float32), variance.astype(np.float32)
 
 
-def with_vote(below: Classifier | None, own: Classifier, votes: int, first: int | None = None) -> Classifier:
-    """A classifier that as many as `votes` have voted in already, and another one of the features from `first` on.
-
-    None for features beside its own.
-    """
+def with_vote(below: Classifier | None, own: Classifier, votes: int) -> Classifier:
+    """A classifier that as many as `votes` have voted in already, and another one of features beside its own."""
     if below is None:
         return own
-    first = below.features if first is None else first
-    return Classifier.voting(first + own.features, [(below, 0, votes), (own, first, 1)])
+    return Classifier.voting(below.features + own.features, [(below, 0, votes), (own, below.features, 1)])
 
 
 def _moved(run: slice, by: int) -> slice:

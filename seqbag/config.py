@@ -12,9 +12,9 @@ from seqbag.regions import Regions
 from seqbag.tokens import TOKENIZERS, Tokenizer
 
 _IMAGE_DEFAULTS: dict[str, Any] = {
-    "layers": 5,
+    "layers": 4,
     "windows": (3,),
-    "filters": (384, 384, 384, 384, 512),
+    "filters": (384, 384, 384, 512),
     "regions": "grid:3",
     "hidden": 256,
     "project": 96,

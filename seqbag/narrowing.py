@@ -23,9 +23,8 @@ _WHOLE = 16  # sites along an axis, up to which maps may be left whole
 def pooling(grid: tuple[int, ...], whole: bool = False) -> tuple[int, ...]:
     """How far to pool the maps of a layer for the next one: long axes by two.
 
-    whole: leave axes of up to 16 sites, as between the two layers of each size. A second layer on whole maps of the
-    first trained one learns less by heart, and the layers above gain 0.3 points, of 50,000 images; of signs, which are
-    not projected, it would cost ten times more.
+    whole: leave axes of up to 16 sites. A second layer on whole maps of the first trained one learns less by heart, and
+    the layers above gain 0.3 points, of 50,000 images; of signs, which are not projected, it would cost ten times more.
     """
     return tuple(2 if size >= _POOLED and not (whole and size <= _WHOLE) else 1 for size in grid)
 

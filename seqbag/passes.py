@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,6 @@ from seqbag.spill import Part, Spill
 BATCH_ROWS = 8192
 _MOST_CLASSES = 65_536
 Windows: TypeAlias = tuple[npt.NDArray[np.generic], Int64s, tuple[int, ...] | None]  # as `Maps.windows` gives them
-_PROCESS = 450 * 10**6  # bytes that the process takes without the bags
-_BAGS_SHARE = 0.125  # of the rest: the bags grow by half, and are copied as they do
-_LEAST_BAGS = 30 * 10**6
-_MEASURED_ROWS = 10_000  # images that a vote of layers is standardised by, at least, if there are as many
 _KEPT_ROWS = 2  # of a class that are trained on before one is held out
 
 
@@ -167,11 +163,6 @@ class Forwarded(NamedTuple):
     times: Int64s | None
     views: list[tuple[Halves, Maps]]
 
-    def newest(self, width: int) -> Forwarded:
-        """The last `width` features of each view, without maps."""
-        views = [(np.ascontiguousarray(features[:, -width:]), maps.part(0, 0)) for features, maps in self.views]
-        return self._replace(views=views)
-
 
 @dataclass
 class LayerCounts:
@@ -179,7 +170,7 @@ class LayerCounts:
 
     budget: bytes that the bags may take before they are moved to files of `spill`, or the held-out ones sampled;
     patches: windows seen in all groups; gathered: bags that were in files; seen: examples some of whose features were
-    counted; every, newest: see `update_forwarded`.
+    counted.
     """
 
     patchers: tuple[Patcher, ...]
@@ -192,15 +183,11 @@ class LayerCounts:
     patches: int = 0
     gathered: int = 0
     seen: int = 0
-    every: int = 0
-    newest: LayerCounts | None = None
 
     @classmethod
-    def of_features(cls, width: int, examples: int = 0) -> LayerCounts:
-        """For features alone; examples: to make room for."""
-        made = cls((), [], Regions("whole"), Bags(0, 1, width), Bags(0, 1, width))
-        made.bags.reserve(examples)
-        return made
+    def of_features(cls, width: int) -> Self:
+        """For features alone."""
+        return cls((), [], Regions("whole"), Bags(0, 1, width), Bags(0, 1, width))
 
     def train_rare(self, classes: int) -> npt.NDArray[np.bool_]:
         """Train on all rows of classes that have fewer than two rows outside those held out. Returns those classes.
@@ -221,17 +208,12 @@ class LayerCounts:
         arrays = prefixed("bags", self.bags.arrays()) | prefixed("held_out", self.held_out.arrays())
         for group, codebook in enumerate(self.codebooks):
             arrays |= prefixed(f"codebooks.{group}", codebook.arrays())
-        if self.newest is not None:
-            arrays |= prefixed("newest", self.newest.arrays()) | {"seen": np.array([self.seen], np.int64)}
         return {**arrays, "patches": np.array([self.patches], np.int64)}
 
     def restore(self, arrays: dict[str, npt.NDArray[Any]], rng: np.random.Generator) -> None:
         """Take the state that `arrays` gave."""
         self.bags, self.held_out = (Bags.from_arrays(under(name, arrays)) for name in ("bags", "held_out"))
         self.patches = int(arrays["patches"][0])
-        if self.newest is not None:
-            self.newest.restore(under("newest", arrays), rng)
-            self.seen = int(arrays["seen"][0])
         restored: list[ExactCodebook | KMeans] = []
         for group in range(len(self.codebooks)):
             parts = under(f"codebooks.{group}", arrays)
@@ -291,21 +273,16 @@ class LayerCounts:
         if not training_only:
             held_out()
 
-    def update_forwarded(self, part: Forwarded) -> None:
-        """Count examples in each of their views; those held out as they are, in the first alone.
+    def update_features(self, part: Forwarded, every: int) -> None:
+        """Count the features of examples as they are: of those held out, and of one in `every` of the others."""
+        numbers = self.seen + np.arange(len(part.labels))
+        chosen = np.flatnonzero(part.held | (numbers % every == 0))
+        features, maps = part.views[0]
+        self.update(maps.part(0, 0), part.labels[chosen], part.held[chosen], features[chosen])
+        self.seen += len(part.labels)
 
-        With `every`, only features are counted, and only of examples as they are: of those held out, and of one in
-        `every` of the others. Those of the newest layer are counted besides, if there is a place for them.
-        """
-        if self.newest is not None:
-            self.newest.update_forwarded(part.newest(self.newest.bags.width))
-        if self.every:
-            numbers = self.seen + np.arange(len(part.labels))
-            chosen = np.flatnonzero(part.held | (numbers % self.every == 0))
-            features, maps = part.views[0]
-            self.update(maps.part(0, 0), part.labels[chosen], part.held[chosen], features[chosen])
-            self.seen += len(part.labels)
-            return
+    def update_views(self, part: Forwarded) -> None:
+        """Count examples in each of their views; those held out as they are, in the first alone."""
         for view, (features, outputs) in enumerate(part.views):
             self.update(outputs, part.labels, part.held, features, view > 0, part.times)
 
@@ -332,16 +309,6 @@ class LayerCounts:
 
         train, held_out = np.flatnonzero(~held), np.flatnonzero(held)
         return partial(count, self.bags, train, times), partial(count, self.held_out, held_out, None)
-
-
-def every_of(rows: int) -> int:
-    """One in so many of the rows is enough to standardise a vote (see `LayerCounts.update_forwarded`)."""
-    return max(1, rows // _MEASURED_ROWS)
-
-
-def bags_budget(memory: int) -> int:
-    """Bytes that the bags of a pass may take of a process's."""
-    return max(_LEAST_BAGS, int(_BAGS_SHARE * (memory - _PROCESS)))
 
 
 def _codes(codebook: ExactCodebook | KMeans, windows: npt.NDArray[Any]) -> Int32s:

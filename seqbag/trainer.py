@@ -22,7 +22,7 @@ from seqbag.augment import seen
 from seqbag.bags import Bags, Halves
 from seqbag.batch import ImageColumn, Int32s, Rows, Source
 from seqbag.checkpoint import Checkpoint
-from seqbag.classifier import with_vote
+from seqbag.classifier import Classifier, with_vote
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
@@ -33,7 +33,7 @@ from seqbag.mapcache import MapCache
 from seqbag.narrowing import pooling, projected
 from seqbag.network import Network
 from seqbag.parallel import Workers
-from seqbag.passes import ClassIndex, Forwarded, LayerCounts, RowSample, bags_budget, drawn, every_of, hold_out, stream
+from seqbag.passes import ClassIndex, Forwarded, LayerCounts, RowSample, drawn, hold_out, stream
 from seqbag.patches import Patcher
 from seqbag.polishing import Polisher
 from seqbag.progress import Progress, Silent
@@ -50,10 +50,14 @@ _SAMPLE_ROWS = 4096
 _SAMPLE_SITES = 1 << 16  # of the sampled rows that are clustered
 _SITES = 1 << 14  # sites whose activations are held at once
 _PART_SITES = 1 << 12  # sites that a thread takes at a time
+_MEASURED_ROWS = 10_000  # images that a vote of layers is standardised by, at least, if there are as many
 _CACHED_ROWS = 256  # rows of a cache that go through a layer at once
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
-_FEATURES_SHARE = 0.5  # of the memory, for features of images in several views
+_PROCESS = 450 * 10**6  # bytes that the process takes without the bags
+_BAGS_SHARE = 0.125  # of the rest: the bags grow by half, and are copied as they do
+_LEAST_BAGS = 30 * 10**6
+_FEATURES_SHARE = 0.5  # of the memory: features of images that the last classifier learns from, beside cached ones
 
 
 def train(
@@ -77,8 +81,8 @@ class Trainer:
         self.checkpoint, self.resumed, self.exact = checkpoint, checkpoint.state if checkpoint else None, False
         self.source, self.config, self.progress, self.workers = source, config, progress, workers
         self.rng = np.random.default_rng(config.seed)
-        self.budget, images = bags_budget(config.memory), source.kind == "image"
-        self.shard = None if images else ShardStatistics.none(source.kind, config, True, self.budget, self._spill(0))
+        images = source.kind == "image"
+        self.shard = None if images else ShardStatistics.none(source.kind, config, True, self._budget(), self._spill(0))
         self.vocabulary = self.shard.vocabulary if self.shard is not None else Vocabulary(config.vocabulary)
         self.sample = RowSample(_SAMPLE_ROWS, config.seed)
         self.index = self.shard.index if self.shard is not None else ClassIndex()
@@ -169,29 +173,22 @@ class Trainer:
         grid = self.network.output_grid() if self.network.shape else ()
         regions = Regions.parse(self.config.regions or "grid:2").on(grid) if grid else self.network.layers[-1].regions
         shape = len(books), regions.count(axes), sum(self.network.widths())
-        limits, cut = (self.budget, self._spill(number)), patchers if books else ()
-        counts = LayerCounts(
-            cut, books, regions, Bags(*shape), Bags(*shape), *limits, every=0 if books else every_of(self.rows)
-        )
+        limits, cut = (self._budget(), self._spill(number)), patchers if books else ()
+        counts = LayerCounts(cut, books, regions, Bags(*shape), Bags(*shape), *limits)
         keep = self._cache(features, sampled) if self.config.polish else None
+        every = max(1, self.rows // _MEASURED_ROWS)
         del features, sampled  # as large as a share of the bags, and of no use while the rows are counted
         views = keep.views if keep is not None else self.config.views if books else 1
-        counts.newest = self._newest(views)
         for part in self._forwarded(number, f"layer {number + 1}: counting windows", counts, views):
-            counts.update_forwarded(part)
+            counts.update_views(part) if books else counts.update_features(part, every)
             if keep is not None:
                 keep.update(part)
         if counts.bags.rows == 0:
             raise DataError(f"all {self.rows} rows are held out: give a smaller --valid-fraction")
         return counts
 
-    def _newest(self, views: int) -> LayerCounts | None:
-        """For the true features of the newest layer in its views, if that was polished."""
-        widths = self.network.widths() if self.config.polish else []
-        return LayerCounts.of_features(widths[-1], views * self.rows) if widths else None
-
     def _cache(self, features: Halves, sampled: Maps) -> MapCache | None:
-        """Make ready to polish a layer whose input looks like `sampled`: the cache for it, if there is room."""
+        """Make ready to polish a layer whose input looks like `sampled`: the cache for it, if the memory has room."""
         rows = self.rows, features, sampled, self._labels
         self.polisher = Polisher(self.source, self.config, self.network, *rows, self.kept)
         if self.polisher.crowded and self.polisher.keep is not None:
@@ -301,10 +298,10 @@ class Trainer:
             weights = self.fitter.class_weights(counts.bags, len(self.network.classes))
             layer, own, accuracy = polisher.run(patchers, layer, weights, self.workers, self.rng, self.progress, task)
             self.kept, self.polisher = polisher.keep, None
-            self.network.classifier = with_vote(self.network.classifier, own, 2 * number)
+            self.network.classifier = with_vote(self.network.classifier, own, number)
         assert layer is not None
         if self.network.shape:
-            whole = number % 2 == 0 and self.config.activation != "sign"
+            whole = number == 0 and self.config.activation != "sign"
             layer = replace(layer, pooling=pooling(self.network.output_grid(), whole))
             if number + 1 < self.config.layers:
                 layer = projected(layer, self._sampled()[1], self.config.project)
@@ -314,31 +311,30 @@ class Trainer:
     def _finish(self) -> None:
         """Measure the net on the held-out rows as they really are; refit the classifier unless it was exact."""
         counts = LayerCounts.of_features(sum(self.network.widths()))
-        counts.every = every_of(self.rows) if self.config.polish else 0
-        need = (2 * counts.bags.width + 64) * max(self.rows, 1)
-        fraction, most = min(1.0, self.budget / need), int(_FEATURES_SHARE * self.config.memory / need)
-        views = self.kept.views if self.kept is not None else max(1, min(self.config.views, most))
-        counts.bags.reserve(int(fraction * self.rows * views) // max(1, counts.every))
-        counts.newest = self._newest(views)
-        for part in self._forwarded(self.config.layers, "measuring", counts, views, fraction, held_alone=self.exact):
-            counts.update_forwarded(part)
+        number, need = self.config.layers, (2 * counts.bags.width + 64) * max(self.rows, 1)
+        fraction = min(1.0, self._budget() / need)
+        views = max(1, min(self.config.views, int(_FEATURES_SHARE * self.config.memory / need)))
+        counts.bags.reserve(int(fraction * self.rows * views))
+        for part in self._forwarded(number, "measuring", counts, views, fraction, held_alone=self.exact):
+            counts.update_views(part)
         self._calibrate(counts, refit=not self.exact)
 
     def _calibrate(self, counts: LayerCounts, refit: bool = True) -> None:
         """Refit the newest classifier on the true features in the bags, and note its accuracy on the held-out ones.
 
-        After a polish the layers vote, each by the classifier it was polished with and by one of its true features.
+        After a polish those of the layers vote, in the end with a new one of all layers' features.
         """
-        task, report = f"layer {len(self.reports)}: calibrating", self.reports[-1]
+        task = f"layer {len(self.reports)}: calibrating"
         assert self.network.classifier is not None
-        if counts.newest is not None:
+        if self.config.polish:
             votes = self.network.classifier
-            own, counts.newest = self.fitter.classifier(counts.newest, self.network.classes, task), None
-            votes = with_vote(votes, own, 2 * len(self.reports) - 1, votes.features - own.features)
-            self.network.classifier, report.valid_accuracy = votes, self.fitter.measure(votes, counts)
+            if len(self.reports) == self.config.layers:
+                whole = self.fitter.classifier(counts, self.network.classes, task)
+                votes = Classifier.voting(votes.features, [(votes, 0, self.config.layers), (whole, 0, 1)])
+            self.network.classifier, self.reports[-1].valid_accuracy = votes, self.fitter.measure(votes, counts)
             return
-        clustered = report.clusters is not None
-        report.valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, refit, clustered)
+        clustered = self.reports[-1].clusters is not None
+        self.reports[-1].valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, refit, clustered)
 
     def _held(self, first: int, labels: Int32s) -> npt.NDArray[np.bool_]:
         """Which rows of a later pass are held out."""
@@ -382,6 +378,10 @@ class Trainer:
     def _spill(self, number: int) -> Spill:
         """Where the bags of a pass go when they outgrow the memory."""
         return Spill(None if self.checkpoint is None else self.checkpoint.folder, f"bags-{number}")
+
+    def _budget(self) -> int:
+        """Bytes that the bags of a pass may take."""
+        return max(_LEAST_BAGS, int(_BAGS_SHARE * (self.config.memory - _PROCESS)))
 
     def _changed(self) -> DataError:
         return DataError(f"{self.source.describe()} changed between passes: train again on data that stays as it is")
