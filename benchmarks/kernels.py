@@ -50,6 +50,8 @@ FILTERS, CODES, BAGS, ENTRIES = 96, 200_000, 20_000, 40  # of the sums: rows of 
 SIDE, CHANNELS = 16, 256  # of the convolution of bits
 WIDTHS, TOKENS, EXAMPLES, HIDDEN = (1, 3), 40, 50_000, 128  # of the head; its examples are 12 letters long
 
+_REST = 0.3  # seconds
+
 
 class Work(NamedTuple):
     """Something to time, and how much it does: `amount` in `unit`."""
