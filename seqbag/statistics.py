@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Self, TypeAlias
 
@@ -104,12 +103,16 @@ class ShardStatistics:
     def update(self, rows: Rows, first: int, prepared: Prepared | None = None, workers: Workers | None = None) -> Maps:
         """Count a batch whose first row has the number `first`. Returns its token ids."""
         maps, spans, windows = self.prepare(rows) if prepared is None else prepared
+        workers = workers or Workers(1)
+        known = workers.start(
+            [maps.values.astype(np.int32, copy=False)], lambda ids: self.vocabulary.update(ids, spans)
+        )
         labels = self.index.update(rows.labels, first)
         held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
-        ids, none = maps.values.astype(np.int32, copy=False), np.empty((len(rows), 0), np.float16)
-        train, held_out = self.counts.counting(windows, by_stratum(labels, first), held, none)
-        apart: list[Callable[[], None]] = [train, partial(self.vocabulary.update, ids, spans), held_out]
-        (workers or Workers(1)).map(apart, lambda count: count())
+        none = np.empty((len(rows), 0), np.float16)
+        apart = self.counts.counting(windows, by_stratum(labels, first), held, none)
+        workers.map(apart, lambda count: count())
+        known()
         self.rows += len(rows)
         return maps
 
