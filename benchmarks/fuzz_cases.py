@@ -75,12 +75,12 @@ def learned(layers: int, rows: int, checkpoint: Checkpoint | None = None, path: 
 
 
 def learned_images(path: Path) -> store.Model:
-    """A small model of two classes of dark and bright images, 4 x 4 and grey."""
+    """A small model of two classes of dark and bright images, 4 x 4 and grey, whose two layers vote."""
     labels = np.arange(60) % 2
     pixels = (np.random.default_rng(0).integers(0, 128, (60, 16)) + 127 * labels[:, None]).astype(np.uint8)
     column = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), 16)
     pq.write_table(pa.table({"image": column, "label": labels}), path)
-    config = TrainConfig.for_kind("image", layers=1, filters=(4,), hidden=4, polish=0, epochs=1, activation="sign")
+    config = TrainConfig.for_kind("image", layers=2, filters=(4,), hidden=4, polish=1, epochs=1, activation="sign")
     trained = train(open_source(str(path), shape=(4, 4, 1)), config)
     return trained.model({"kind": "image", "input": "image", "label": "label"})
 
@@ -240,8 +240,9 @@ def used(rows: Rows) -> None:
 
 
 def fuzz_models(folder: Path) -> Callable[[Rng], None]:
-    """A case is a damaged model file, loaded, and used if it loads."""
-    return _models(folder, [store.to_bytes(learned(layers, 400)) for layers in (1, 2)], store.load, "seqbag", False)
+    """A case is a damaged model file, of text or of images, loaded, and used if it loads."""
+    models = [learned(1, 400), learned(2, 400), learned_images(folder / "images.parquet")]
+    return _models(folder, [store.to_bytes(model) for model in models], store.load, "seqbag", False)
 
 
 def fuzz_packed(folder: Path) -> Callable[[Rng], None]:
