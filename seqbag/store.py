@@ -49,6 +49,7 @@ from seqbag.spans import Run, narrowed, runs_of, spans_of, widened
 FORMAT = 5
 _MEANS = 4  # the format since when signs over grids are pooled to means, for features and for the next layer
 _KEY = "seqbag"
+_MOST_SITES = 2**16  # of an image's axis, a stride or a pooling, so that indexes can count them
 Arrays = dict[str, npt.NDArray[Any]]
 Buffer = bytes | memoryview
 
@@ -242,6 +243,8 @@ def _from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
     axes = {len(patcher.window) for layer in network.layers for patcher in layer.patchers}
     if len(axes) != 1 or (lookup is not None and axes != {1}):
         raise ValueError(f"the layers have windows of {axes} axes")
+    if shape and (len(shape) != axes.pop() + 1 or not 1 <= min(shape) <= max(shape) < _MOST_SITES):
+        raise ValueError(f"images of the shape {shape} do not fit the layers")
     rows = len(texts) + 2  # of the embedding: padding, tokens not seen in training, and the tokens
     if first.embedding is not None and (lookup is None or len(first.embedding) != rows):
         raise ValueError("the embedding does not fit the tokens")
@@ -294,7 +297,7 @@ def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | No
     if not _fit(patchers) or (len(patchers[0].window) == 1 and regions.kind == "grid"):
         raise ValueError(f"the windows and regions of layer {number + 1} do not fit each other")
     pooling = tuple(int(size) for size in values["pooling"])
-    if pooling and (len(pooling) != len(patchers[0].window) or min(pooling) < 1):
+    if pooling and (len(pooling) != len(patchers[0].window) or not 1 <= min(pooling) <= max(pooling) < _MOST_SITES):
         raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
     projection = read_projection(arrays, number, sum(map(len, biases)))
     return Layer(patchers, tuple(weights), tuple(biases), values["activation"], regions, embedding, pooling, projection)
@@ -315,7 +318,7 @@ def _fit(patchers: tuple[Patcher, ...]) -> bool:
     """Whether the groups of a layer give the same output sites, and strides are ones that indexes can count."""
     strides, windows = {patcher.stride for patcher in patchers}, {patcher.window for patcher in patchers}
     same_sites = len(strides) == 1 and (len(windows) == 1 or patchers[0].padding != "valid")
-    return same_sites and max(strides.pop()) < 2**16
+    return same_sites and max(strides.pop()) < _MOST_SITES
 
 
 def _classifier(arrays: Arrays, features: int, hidden: int, classes: int) -> Classifier:

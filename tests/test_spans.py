@@ -1,22 +1,26 @@
 """What a vote's hidden units do not read is neither multiplied nor kept."""
 
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from seqbag import packed
 from seqbag.batch import ImageColumn
 from seqbag.classifier import Classifier
+from seqbag.errors import ModelError
 from seqbag.filters import Gradients
 from seqbag.quantise import Kind, quantise
 from seqbag.spans import joined, narrowed, runs_of, spans_of, widened
-from seqbag.store import Model, load, save
+from seqbag.store import Model, load, read_tensors, save
 from tests import naive
 from tests.nets import image_network, vote_of
 
@@ -121,3 +125,30 @@ def test_a_packed_vote_too(tmp_path: Path, voting: Model) -> None:
     np.testing.assert_allclose(read.parameters["hidden"], classifier.parameters["hidden"], atol=0.02)
     column = ImageColumn(np.random.default_rng(2).integers(0, 256, (9, 8, 8, 3)).astype(np.uint8))
     np.testing.assert_allclose(again.network.logits(column), voting.network.logits(column), atol=0.1)
+
+
+def refusal(place: Path, model: Model, change: Callable[[dict[str, Any]], None]) -> str:
+    """What is said of the model's file once its description is changed."""
+    save(model, place)
+    description, arrays = read_tensors(place)
+    change(description)
+    save_file(arrays, place, {"seqbag": json.dumps(description)})
+    with pytest.raises(ModelError) as error:
+        load(place)
+    return str(error.value)
+
+
+@pytest.mark.parametrize("pooling", [[0, 1], [1], [2, 2**16], [10**20, 1]])
+def test_a_pooling_that_no_index_can_count_is_refused(tmp_path: Path, voting: Model, pooling: list[int]) -> None:
+    place = tmp_path / "model"
+    text = refusal(place, voting, lambda description: description["layers"][1].update(pooling=pooling))
+    cause = "ValueError: the pooling of layer 2 does not fit its windows"
+    assert text == f"{place} is damaged ({cause}): restore it or train again"
+
+
+@pytest.mark.parametrize("shape", [[-8, 8, 3], [8, 3], [8, 8, 8, 3], [0, 8, 3], [10**20, 8, 3]])
+def test_images_of_no_shape_are_refused(tmp_path: Path, voting: Model, shape: list[int]) -> None:
+    place = tmp_path / "model"
+    text = refusal(place, voting, lambda description: description.update(shape=shape))
+    cause = f"ValueError: images of the shape {tuple(shape)} do not fit the layers"
+    assert text == f"{place} is damaged ({cause}): restore it or train again"
