@@ -2,9 +2,15 @@
 
 
 class SeqbagError(Exception):
-    """A failure a user can mend. Its text is one line that names the thing and the remedy."""
+    """A failure a user can mend. Its text is one line that names the thing and the remedy.
+
+    Names in it come from files and may hold anything: what cannot be printed in a line is escaped.
+    """
 
     exit_code = 1
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text))
 
 
 class UsageError(SeqbagError):
