@@ -100,7 +100,7 @@ class _Exporter:
 
     def _pass(self, network: Network, judged: list[Network], collect: bool) -> tuple[LayerCounts, list[Metrics]]:
         """Metrics of the judged nets on held-out rows, and on `collect` the features that `network` makes of all."""
-        counts = LayerCounts.of_features(sum(layer.features(self._axes) for layer in network.layers))
+        counts = LayerCounts.of_features(sum(network.widths()))
         bags, held_bags = counts.bags, counts.held_out
         metrics = [Metrics(network.classes) for _ in judged]
         fraction = max(self.config.valid_fraction, _LEAST_HELD_OUT)
@@ -127,7 +127,3 @@ class _Exporter:
             raise DataError("the source has no labels: name the column with --label")
         table = np.array([self.numbers.get(name, -1) for name in labels.names] + [-1], np.int32)
         return table[labels.codes]
-
-    @property
-    def _axes(self) -> int:
-        return len(self.model.network.layers[0].patchers[0].window)

@@ -54,7 +54,7 @@ class Polisher:
         self.source, self.config, self.network, self.rows, self.grid = source, config, network, rows, sample.grid
         self.labels, self._scale = labels, ByteScale.of(sample.values)
         self._sample = sample.part(0, min(len(sample), max(1, _FIT_WINDOWS // int(np.prod(sample.grid)))))
-        edges = np.cumsum([layer.features(sample.axes) for layer in network.layers])
+        edges = np.cumsum([0, *network.widths()])
         scales = [ByteScale.of(own) for own in np.split(features, edges[:-1], axis=1)]
         channels, widths = len(self._scale), [len(own) for own in scales]
         views = config.views if below is None else below.views
