@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
@@ -51,7 +52,7 @@ class Workers:
             yield own.pop(at) if at in own else future.result()
 
     def ahead(self, items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[tuple[Item, Result]]:
-        """Each item with what work makes of it, in order; the next is worked on while the caller uses this one.
+        """Each item with what work makes of it, in order; as many as there are threads are worked on ahead.
 
         work must not change anything that the caller reads.
         """
@@ -59,14 +60,15 @@ class Workers:
             for item in items:
                 yield item, work(item)
             return
-        waiting: tuple[Item, Future[Result]] | None = None
+        waiting: deque[tuple[Item, Future[Result]]] = deque()
         for item in items:
-            started = item, self._pool.submit(work, item)
-            if waiting is not None:
-                yield waiting[0], waiting[1].result()
-            waiting = started
-        if waiting is not None:
-            yield waiting[0], waiting[1].result()
+            waiting.append((item, self._pool.submit(work, item)))
+            if len(waiting) > self.threads:
+                first, done = waiting.popleft()
+                yield first, done.result()
+        while waiting:
+            first, done = waiting.popleft()
+            yield first, done.result()
 
     def __enter__(self) -> Self:
         return self
