@@ -44,6 +44,8 @@ class TrainConfig:
 
     For images: project: channels that a layer's maps are projected to for the next one, 0 for all; signs stay as they
     are. polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
+    channel_groups: from the second layer on, each filter reads one in so many of the channels below, if that divides
+    them and the filters evenly;
     views: in which each is seen (see `augment`), 1 as it is; shift: sites its maps are moved by, an eighth at most.
     """
 
@@ -65,6 +67,7 @@ class TrainConfig:
     project: int = 0
     polish: int = 0
     samples: int = 32
+    channel_groups: int = 1
     views: int = 1
     shift: int = 0
     valid_fraction: float = 0.1
@@ -91,7 +94,8 @@ class TrainConfig:
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         for name, least in {
-            "hidden": 0, "seed": 0, "vocabulary": 2, "project": 0, "polish": 0, "samples": 1, "views": 1, "shift": 0
+            "hidden": 0, "seed": 0, "vocabulary": 2, "project": 0, "polish": 0, "samples": 1, "views": 1, "shift": 0,
+            "channel_groups": 1,
         }.items():  # fmt: skip
             if getattr(self, name) < least:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be {least} or more")

@@ -49,6 +49,12 @@ class Maps:
         offsets = np.arange(len(self) + 1, dtype=np.int64) * len(index)
         return gather(per_example, index), offsets, patcher.out_shape(self.grid)
 
+    def channels(self, read: slice) -> Maps:
+        """Some of the channels, or the maps as they are for all of them."""
+        if read == slice(0, None, 1):
+            return self
+        return Maps(np.ascontiguousarray(self.values[:, read]), self.offsets, self.grid)
+
     def part(self, start: int, stop: int) -> Maps:
         """Examples start .. stop."""
         first, last = self.offsets[start], self.offsets[stop]
@@ -63,12 +69,14 @@ class Maps:
 
 @dataclass(frozen=True)
 class Layer:
-    """Weights of one layer. Group g is one window with its filters.
+    """Weights of one layer. Group g is one window with its filters, and the channels that these read.
 
-    patchers: per group; weights: per group (window * channels, F) float32; biases: (F,); regions: what is pooled for
-    the classifier; embedding: (tokens, dims) for a layer over token rows, None over vectors; pooling:
-    per axis, how many sites become one site of the next layer's input, their mean, () for 1;
-    projection: (channels, P) that the next layer's input is multiplied by, site by site; None leaves it as it is.
+    patchers: per group; weights: per group (window * channels read, F) float32; biases: (F,); regions: what is pooled
+    for the classifier; embedding: (tokens, dims) for a layer over token rows, None over vectors; pooling: per axis,
+    how many sites become one site of the next layer's input, their mean, () for 1;
+    projection: (channels, P) that the next layer's input is multiplied by, site by site; None leaves it as it is;
+    split: group g reads every split-th channel of the input, from number g % split on (grouped convolution: Xie et al.
+    2017, arXiv 1611.05431; every split-th, so that it reads of each group below: Zhang et al. 2018, arXiv 1707.01083).
     """
 
     patchers: tuple[Patcher, ...]
@@ -79,6 +87,7 @@ class Layer:
     embedding: Float32s | None = None
     pooling: tuple[int, ...] = ()
     projection: Float32s | None = None
+    split: int = 1
 
     @property
     def channels(self) -> int:
@@ -89,6 +98,10 @@ class Layer:
     def outputs(self) -> int:
         """Channels of the next layer's input."""
         return self.channels if self.projection is None else self.projection.shape[1]
+
+    def read_by(self, group: int) -> slice:
+        """The channels of the input that a group reads."""
+        return channels_read(group, self.split)
 
     def features(self, axes: int = 1) -> int:
         """Number of pooled features: each channel, and the length, of each region."""
@@ -108,7 +121,7 @@ class Layer:
         values, first = np.empty((0, 0), np.float32), 0
         offsets, grid = maps.offsets, maps.grid
         for group, patcher in enumerate(self.patchers):
-            windows, offsets, grid = maps.windows(patcher)
+            windows, offsets, grid = maps.channels(self.read_by(group)).windows(patcher)
             if group == 0:
                 values = np.empty((len(windows), self.channels), np.float32)
             self._apply(group, windows, values, first)
@@ -167,6 +180,11 @@ class Layer:
         sum_rows(pointers, order, np.ones(len(order), np.float32), maps.values, sums)
         lengths = self.regions.lengths(np.diff(maps.offsets), axes)
         return self.regions.nest(sums.reshape(len(maps), regions, self.channels)), lengths
+
+
+def channels_read(group: int, split: int) -> slice:
+    """What a group reads of the channels of the layer below; see `Layer.split`."""
+    return slice(group % split, None, split)
 
 
 def embed(ids: Int32s, lookup: Int32s) -> Int32s:

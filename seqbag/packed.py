@@ -1,12 +1,12 @@
 """Packed models: a quantised net in a file of kilobytes. Loading one executes nothing and checks every size and range.
 
-Layout (format 5; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans):
-one safetensors file, whose metadata has one entry `seqbag.packed`, JSON with sorted keys: format, version, weights
-(ternary, binary or float), activations (sign or float), config, classes, columns, report, layers (windows, strides,
-padding, regions, pooling, activation, filters: the number of each window), hidden (units of the classifier, 0 for none)
-and shape (of an image, channels last; empty for sequences). Bits fill bytes from the lowest: bit i of a row is
-`row[i // 8] >> (i % 8) & 1`, and bits after the last are 0. A layer's inputs are numbered as in a model file: place in
-the window first, then channel. Tensors:
+Layout (format 6; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans,
+until 5 no split): one safetensors file, whose metadata has one entry `seqbag.packed`, JSON with sorted keys: format,
+version, weights (ternary, binary or float), activations (sign or float), config, classes, columns, report, layers
+(windows, strides, padding, regions, pooling, split, activation, filters: the number of each window), hidden (units of
+the classifier, 0 for none) and shape (of an image, channels last; empty for sequences). Bits fill bytes from the
+lowest: bit i of a row is `row[i // 8] >> (i % 8) & 1`, and bits after the last are 0. A layer's inputs are numbered as
+in a model file: place in the window first, then channel. Tensors:
 
 | name                       | shape, dtype                       | what                                             |
 |----------------------------|------------------------------------|--------------------------------------------------|
@@ -57,7 +57,7 @@ from seqbag.quantise import ACTIVATIONS, WEIGHTS, Kind
 from seqbag.store import Arrays, Model, describe_layer, narrow, read_tensors
 from seqbag.unpack import checked, one_of, read_classifier, read_layer, size
 
-FORMAT = 5
+FORMAT = 6
 KEY = "seqbag.packed"
 _MOST_IDS = 1 << 26
 _INT8 = 127

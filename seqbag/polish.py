@@ -19,6 +19,7 @@ from seqbag.filters import Gradients, VectorFilters, activations
 from seqbag.head import ACTIVATIONS, Activation, EpochReport, Schedule
 from seqbag.kernels.filters import activation_gradient
 from seqbag.kernels.maps import sample_windows, spread_samples, sum_samples
+from seqbag.layer import channels_read
 from seqbag.mapcache import MapCache
 from seqbag.optimiser import Optimiser, one_cycle
 from seqbag.parallel import Workers
@@ -35,7 +36,7 @@ _Tape = tuple[list[Float32s], list[tuple[Float32s, Float32s]]]
 class Sampler:
     """Where windows are drawn: about `samples` an example, in equal shares of each region, spread over it.
 
-    index: per patcher (s, window) int32, the input sites of each place a window may stand, -1 for padding; segments:
+    index: per group (s, window) int32, the input sites of each place a window may stand, -1 for padding; segments:
     (m,) int32, the region of each sample; weights: (m,) float32, how many sites of its region a sample stands for.
     shift: examples are moved by up to so many sites along each axis, differently each time; what comes from outside
     reads nought.
@@ -50,10 +51,11 @@ class Sampler:
         site_of = np.full(int(np.prod(wide)), -1, np.int32)
         site_of[inside] = np.arange(len(inside), dtype=np.int32)
         self.regions = regions
-        self.index: list[Int32s] = []
-        for patcher in patchers:
+        made: dict[Patcher, Int32s] = {}
+        for patcher in set(patchers):
             window = patcher.grid_index(wide)
-            self.index.append(np.where(window >= 0, site_of[window], -1).astype(np.int32))
+            made[patcher] = np.where(window >= 0, site_of[window], -1).astype(np.int32)
+        self.index = [made[patcher] for patcher in patchers]
         region = regions.segments(np.array([0, len(inside)], np.int64), grid)
         count = regions.count(axes)
         self._members = [inside[region == r] for r in range(count)]
@@ -82,8 +84,10 @@ class Polish:
 
     def __init__(
         self, sampler: Sampler, filters: VectorFilters, classifier: Classifier, activation: Activation,
-        workers: Workers, rng: np.random.Generator,
+        workers: Workers, rng: np.random.Generator, split: int = 1,
     ) -> None:  # fmt: skip
+        """split: see `Layer`."""
+        self.split = split
         self.sampler, self.filters, self.classifier = sampler, filters, classifier
         self.activation, self.workers, self.rng = ACTIVATIONS[activation], workers, rng
         self._means = takes_means(sampler.regions)
@@ -164,10 +168,12 @@ class Polish:
         self, filters: VectorFilters, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s
     ) -> tuple[Float32s, _Tape]:
         windows, pooled = [], []
-        for inputs, index in zip(filters.inputs, self.sampler.index, strict=True):
+        for group, (inputs, index) in enumerate(zip(filters.inputs, self.sampler.index, strict=True)):
+            read = channels_read(group, self.split)
             windows.append(np.empty((sites.size, len(inputs.mean)), np.float32))
-            factor = np.tile(block.scale.step, index.shape[1]) * inputs.scale
-            sample_windows(block.codes, views, sites, index, factor, -inputs.mean * inputs.scale, windows[-1])
+            factor = np.tile(block.scale.step[read], index.shape[1]) * inputs.scale
+            offset = -inputs.mean * inputs.scale
+            sample_windows(block.codes, views, sites, index, read.start, read.step, factor, offset, windows[-1])
         values = activations(filters, windows, self.activation)
         for _, after in values:
             pooled.append(np.empty((len(views), len(self.sampler.lengths), after.shape[1]), np.float32))

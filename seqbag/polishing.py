@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
+from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,7 @@ from seqbag.classifier import Classifier
 from seqbag.config import TrainConfig
 from seqbag.filters import Standardiser, VectorFilters
 from seqbag.head import EpochReport, Schedule
-from seqbag.layer import Layer, Maps
+from seqbag.layer import Layer, Maps, channels_read
 from seqbag.mapcache import MapCache
 from seqbag.network import Network
 from seqbag.parallel import Workers
@@ -79,16 +80,19 @@ class Polisher:
         config = self.config
         regions = Regions.parse(config.regions or "grid:2").on(self.grid)
         shift = min(config.shift, min(self.grid) // _SITES_A_SHIFT)
+        quantise, own = config.activation == "sign", config.filters_of(self.network.depth)
+        # Filters of the counts read all channels, and so do those over a whitened image, whose channels are few.
+        alone = start is not None or self.network.depth == 0
+        split = 1 if alone else gcd(config.channel_groups, len(self._scale), own)
+        patchers, own = tuple(patcher for patcher in patchers for _ in range(split)), own // split
         sampler = Sampler(patchers, regions, self.grid, config.samples, shift)
-        quantise = config.activation == "sign"
-        own = config.filters_of(self.network.depth)
         axes = self.network.layers[-1].projection is not None
-        filters = VectorFilters(_inputs(patchers, self._sample, quantise, axes), own, rng, quantise)
+        filters = VectorFilters(_inputs(patchers, split, self._sample, quantise, axes), own, rng, quantise)
         if start is not None:
             filters.load(start.weights, start.biases)
         features = regions.count(len(self.grid)) * (own * len(patchers) + 1)
         classifier = Classifier(features, config.hidden, len(self.network.classes), rng)
-        polish = Polish(sampler, filters, classifier, config.activation, workers, rng)
+        polish = Polish(sampler, filters, classifier, config.activation, workers, rng, split)
 
         def report(epoch: EpochReport) -> None:
             progress.advance(1, f"loss {epoch.loss:.4f}, held-out accuracy (sampled) {epoch.accuracy:.4f}")
@@ -102,7 +106,7 @@ class Polisher:
         progress.end()
         frozen = [filters.frozen(group) for group in range(len(patchers))]
         weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
-        return Layer(patchers, weights, biases, config.activation, regions), classifier, accuracy
+        return Layer(patchers, weights, biases, config.activation, regions, split=split), classifier, accuracy
 
     def _blocks(self) -> Blocks:
         if self.keep is not None:
@@ -140,11 +144,12 @@ def _pieces(filled: int, rows: int, size: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(edges) if a < b]
 
 
-def _inputs(patchers: tuple[Patcher, ...], sample: Maps, quantise: bool, axes: bool) -> list[Standardiser]:
+def _inputs(patchers: tuple[Patcher, ...], split: int, sample: Maps, quantise: bool, axes: bool) -> list[Standardiser]:
     """Signs, or their means, are taken as they are, so that they stay bits; principal axes keep what they vary."""
     inputs = []
-    for patcher in patchers:
-        windows: npt.NDArray[np.float32] = sample.windows(patcher)[0].astype(np.float32, copy=False)
+    for group, patcher in enumerate(patchers):
+        read = sample.channels(channels_read(group, split))
+        windows: npt.NDArray[np.float32] = read.windows(patcher)[0].astype(np.float32, copy=False)
         none = quantise or len(windows) == 0
         size = windows.shape[1]
         made = Standardiser.none(size) if none else Standardiser.of(windows, np.ones(len(windows), np.int64))

@@ -99,8 +99,10 @@ class BitStage:
     def __init__(self, layer: Layer, spans: Int64s, pooling: tuple[int, ...] = ()) -> None:
         places = np.concatenate([np.arange(first, first + size) for first, size in spans])
         self._groups = [
-            _BitFilters(patcher, weights, bias, places, pooling)
-            for patcher, weights, bias in zip(layer.patchers, layer.weights, layer.biases, strict=True)
+            _BitFilters(patcher, weights, bias, places[layer.read_by(group)], int(places.max()) // WORD + 1, pooling)
+            for group, (patcher, weights, bias) in enumerate(
+                zip(layer.patchers, layer.weights, layer.biases, strict=True)
+            )
         ]
 
     def __call__(self, maps: Maps) -> Maps:
@@ -123,16 +125,18 @@ class _Limits:
 
 
 class _BitFilters:
-    """The filters of one window over bits, as `kernels.bitops.convolve` takes them."""
+    """The filters of one window over bits, as `kernels.bitops.convolve` takes them.
+
+    places: (channels,) where the channels that are read stand among the bits of a site's words.
+    """
 
     def __init__(
-        self, patcher: Patcher, weights: Float32s, bias: Float32s, places: Int64s, pooling: tuple[int, ...]
+        self, patcher: Patcher, weights: Float32s, bias: Float32s, places: Int64s, words: int, pooling: tuple[int, ...]
     ) -> None:
         self._patcher, block = patcher, prod(pooling)
         ones = (1,) * len(patcher.window)
         self._pooler = Patcher(pooling or ones, pooling or ones, "valid")
         sites, channels = prod(patcher.window) * block, len(places)
-        words = int(places.max()) // WORD + 1
         shape = (padded(len(bias)), sites, words * WORD)
         signs, masks = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         values = np.repeat(weights.T.reshape(len(bias), -1, channels), block, axis=1)

@@ -1,9 +1,9 @@
 """Model files: safetensors with a JSON description in the header. Loading one executes nothing.
 
-Layout (format 5; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans).
-The header's metadata has one entry `seqbag`, JSON: format, version, config, classes, columns (what input and label were
-read from), report (the training figures), layers (windows, strides, padding, regions, activation, pooling), hidden
-(units of the classifier) and shape (of an image, channels last; empty for sequences). Tensors:
+Layout (format 6; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans,
+until 5 no split). The header's metadata has one entry `seqbag`, JSON: format, version, config, classes, columns (what
+input and label were read from), report (the training figures), layers (windows, strides, padding, regions, activation,
+pooling, split), hidden (units of the classifier) and shape (of an image, channels last; empty for sequences). Tensors:
 
 | name                                | shape, dtype                          | what                                  |
 |-------------------------------------|---------------------------------------|---------------------------------------|
@@ -40,13 +40,13 @@ from seqbag.classifier import Classifier
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError, ModelError, UsageError
 from seqbag.head import ACTIVATIONS
-from seqbag.layer import Layer
+from seqbag.layer import Layer, channels_read
 from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
 from seqbag.spans import Run, narrowed, runs_of, spans_of, widened
 
-FORMAT = 5
+FORMAT = 6
 _MEANS = 4  # the format since when signs over grids are pooled to means, for features and for the next layer
 _KEY = "seqbag"
 _MOST_SITES = 2**16  # of an image's axis, a stride or a pooling, so that indexes can count them
@@ -223,6 +223,7 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
         "regions": str(layer.regions),
         "pooling": list(layer.pooling),
         "activation": layer.activation,
+        "split": layer.split,
     }
 
 
@@ -285,11 +286,12 @@ def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | No
     )
     embedding = checked(arrays, f"layers.{number}.embedding", np.float32, 2) if inputs is None else None
     channels = inputs if embedding is None else embedding.shape[1]
-    weights, biases = [], []
+    split, weights, biases = read_split(number, values, inputs), list[Float32s](), list[Float32s]()
     for group, patcher in enumerate(patchers):
+        read = len(range(int(channels or 0))[channels_read(group, split)])
         weights.append(checked(arrays, f"layers.{number}.weights.{group}", np.float32, 2))
         biases.append(checked(arrays, f"layers.{number}.bias.{group}", np.float32, 1))
-        if weights[-1].shape != (int(np.prod(patcher.window)) * int(channels or 0), len(biases[-1])):
+        if weights[-1].shape != (int(np.prod(patcher.window)) * read, len(biases[-1])):
             raise ValueError(f"the weights of layer {number + 1} do not fit its windows")
     regions = Regions.parse(str(values["regions"]))
     if values["activation"] not in ACTIVATIONS:
@@ -300,7 +302,16 @@ def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | No
     if pooling and (len(pooling) != len(patchers[0].window) or not 1 <= min(pooling) <= max(pooling) < _MOST_SITES):
         raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
     projection = read_projection(arrays, number, sum(map(len, biases)))
-    return Layer(patchers, tuple(weights), tuple(biases), values["activation"], regions, embedding, pooling, projection)
+    how = values["activation"], regions, embedding, pooling, projection, split
+    return Layer(patchers, tuple(weights), tuple(biases), *how)
+
+
+def read_split(number: int, values: dict[str, Any], inputs: int | None) -> int:
+    """See `Layer`. inputs: channels that the layer is given, None for tokens. Raises ValueError."""
+    split = values.get("split", 1)  # until format 5, a layer read all channels
+    if type(split) is not int or not 1 <= split <= (inputs if number and inputs else 1):
+        raise ValueError(f"the channels of layer {number + 1} are split by {split!r}")
+    return split
 
 
 def read_projection(arrays: Arrays, number: int, channels: int) -> Float32s | None:

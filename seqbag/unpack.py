@@ -11,7 +11,7 @@ import numpy.typing as npt
 from seqbag import head, store
 from seqbag.batch import Float32s
 from seqbag.classifier import Classifier
-from seqbag.layer import Layer
+from seqbag.layer import Layer, channels_read
 from seqbag.patches import Patcher
 from seqbag.quantise import Kind, in_range, sum_bounds
 from seqbag.regions import Regions
@@ -44,9 +44,9 @@ def read_layer(number: int, values: dict[str, Any], arrays: Arrays, kind: Kind, 
         raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
     embedding = _embedding(arrays, kind, dims) if dims and number == 0 else None
     held = kind.filters(number == 0 and embedding is None)
-    weights, biases = [], []
+    split, weights, biases = store.read_split(number, values, inputs or None), [], []
     for group, (patcher, filters) in enumerate(zip(patchers, values["filters"], strict=True)):
-        channels = inputs if embedding is None else embedding.shape[1]
+        channels = len(range(inputs if embedding is None else embedding.shape[1])[channels_read(group, split)])
         name = (f"layers.{number}", group)
         places = prod(patcher.window)
         if held == "float":
@@ -60,7 +60,8 @@ def read_layer(number: int, values: dict[str, Any], arrays: Arrays, kind: Kind, 
     projection = store.read_projection(arrays, number, sum(map(len, biases)))
     if projection is not None and activation == "sign":
         raise ValueError(f"layer {number + 1} has signs and a projection")
-    return Layer(patchers, tuple(weights), tuple(biases), activation, regions, embedding, pooling, projection)
+    how = activation, regions, embedding, pooling, projection, split
+    return Layer(patchers, tuple(weights), tuple(biases), *how)
 
 
 def _embedding(arrays: Arrays, kind: Kind, dims: int) -> Float32s:

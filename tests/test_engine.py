@@ -22,7 +22,7 @@ from seqbag.stages import BitStage, TokenStage
 from seqbag.sums import EmbeddedStage, PixelStage
 from tests import naive
 from tests.memory import text_column
-from tests.nets import image_network, layer_of, ternary_filters, token_network
+from tests.nets import image_network, layer_of, ternary_filters, token_network, unsplit
 
 LINES = ["", "a", "ab", "abc", "hello world", "aaaaaaaaaaaaaaaaaaaaaaaa", "zq", "caé", "x" * 700]
 
@@ -101,6 +101,17 @@ def test_bit_convolution_on_grids_matches_whole_number_sums(seed, window, channe
     maps = Maps(words_of(values), offsets * int(np.prod(grid)), grid)
     out = BitStage(layer, np.array([[0, channels]]), pooling)(maps)
     np.testing.assert_array_equal(unpacked(out.values, 9), expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 1000), st.sampled_from([3, 65, 130]), st.sampled_from([2, 3]), st.sampled_from([(), (2, 2)]))
+def test_groups_that_read_a_share_of_the_bits(seed, channels, split, pooling):
+    rng = np.random.default_rng(seed)
+    layer = layer_of(rng, [(3, 3)], 9, "whole", channels, split=split)
+    maps = Maps(words_of(rng.choice([-1, 1], (48, channels))), np.array([0, 24, 48], np.int64), (4, 6))
+    spans = np.array([[0, channels]])
+    expected = BitStage(unsplit(layer, channels), spans, pooling)(maps)
+    np.testing.assert_array_equal(BitStage(layer, spans, pooling)(maps).values, expected.values)
 
 
 @settings(max_examples=40, deadline=None)

@@ -71,7 +71,13 @@ def accuracy(network: object, source: Source) -> float:
     return right / rows
 
 
-@pytest.mark.parametrize("change", [{}, {"activation": "sign"}, {"polish": 0, "codebook": 64}, {"codebook": 64}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {}, {"activation": "sign"}, {"activation": "sign", "channel_groups": 2}, {"polish": 0, "codebook": 64},
+        {"codebook": 64, "channel_groups": 2},
+    ],
+)  # fmt: skip
 def test_images_are_learned_and_survive_their_file(tmp_path: Path, change: dict[str, object]) -> None:
     source = hub(tmp_path / "images.parquet")
     trained = train(source, replace(SMALL, **change))
@@ -79,6 +85,8 @@ def test_images_are_learned_and_survive_their_file(tmp_path: Path, change: dict[
     signs = change.get("activation") == "sign"
     poolings = [(2, 2), (2, 2), (1, 1)] if signs else [(2, 2), (1, 1), (2, 2)]
     assert [layer.pooling for layer in trained.network.layers] == poolings
+    groups = change.get("channel_groups", 1) if "codebook" not in change else 1  # those of counts read all channels
+    assert [layer.split for layer in trained.network.layers] == [1, 1, groups]
     assert all(layer.valid_accuracy > 0.7 for layer in trained.layers)
     save(trained.model({"kind": "image", "input": "img", "label": "label"}), tmp_path / "model")
     again = load(tmp_path / "model").network

@@ -9,6 +9,7 @@ from seqbag.layer import Layer, Maps
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
 from tests import naive
+from tests.nets import layer_of, unsplit
 
 
 def sequences_of(lengths, tokens=6, seed=0):
@@ -98,6 +99,14 @@ def test_grids(grid, window, stride, padding, regions):
             pooled[naive.grid_segment(shape, site, cells)] += row
         np.testing.assert_allclose(sums[i], pooled, rtol=1e-3, atol=1e-1)
         assert lengths[i].sum() == len(expected)
+
+
+@pytest.mark.parametrize("split", [2, 3])
+def test_groups_read_a_share_of_the_channels_each(split):
+    maps = grid_maps((4, 5), 5)
+    layer = layer_of(np.random.default_rng(0), [(3, 3), (1, 1)], 4, "grid:2", 5, split=split)
+    assert layer.channels == 2 * split * 4
+    np.testing.assert_array_equal(layer.forward(maps).values, unsplit(layer, 5).forward(maps).values)
 
 
 def test_layers_stack_on_vectors():

@@ -55,11 +55,14 @@ def test_sequences(activation, regions, layers, widths, padding):
 
 @pytest.mark.parametrize("regions", ["whole", "grid:1", "grid:3"])
 @pytest.mark.parametrize(
-    ("hidden", "activation", "pooling", "project"),
-    [(0, "sign", (2, 2), 0), (4, "relu", (2, 1), 0), (4, "relu", (2, 1), 3), (4, "sign", (), 0)],
-)
-def test_images(regions, hidden, activation, pooling, project):
-    network = image_network(regions=regions, hidden=hidden, pooling=pooling, project=project)
+    ("hidden", "activation", "pooling", "project", "split"),
+    [
+        (0, "sign", (2, 2), 0, 1), (4, "relu", (2, 1), 0, 2), (4, "relu", (2, 1), 3, 1), (4, "sign", (), 0, 1),
+        (4, "sign", (2, 2), 0, 2),
+    ],
+)  # fmt: skip
+def test_images(regions, hidden, activation, pooling, project, split):
+    network = image_network(regions=regions, hidden=hidden, pooling=pooling, project=project, split=split)
     network.layers[1:] = [dataclasses.replace(layer, pooling=pooling) for layer in network.layers[1:]]
     network.layers[:] = [dataclasses.replace(layer, activation=activation) for layer in network.layers]
     pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 7, 3)).astype(np.uint8)

@@ -81,9 +81,10 @@ def test_a_packed_net_gives_what_the_quantised_net_gave(place, kind):
 
 
 @pytest.mark.parametrize("kind", [*SIGNS, Kind("float", "sign")])
-@pytest.mark.parametrize("hidden", [0, 4])
-def test_nets_over_pixels_come_back_whole(place, kind, hidden):
-    network = dataclasses.replace(quantise(image_network(hidden=hidden, pooling=(2, 2)), kind), shape=PIXELS.shape[1:])
+@pytest.mark.parametrize(("hidden", "split"), [(0, 1), (4, 2)])
+def test_nets_over_pixels_come_back_whole(place, kind, hidden, split):
+    made = image_network(hidden=hidden, pooling=(2, 2), split=split)
+    network = dataclasses.replace(quantise(made, kind), shape=PIXELS.shape[1:])
     loaded = read(place, to_bytes(model_of(network, "image"), kind))
     column = ImageColumn(PIXELS)
     np.testing.assert_array_equal(
@@ -129,11 +130,11 @@ def test_the_bytes_are_those_documented(data):
     network = token_network()
     description, arrays = parts(data)
     assert {key: description[key] for key in ("format", "weights", "activations", "hidden")} == {
-        "format": 5, "weights": "ternary", "activations": "sign", "hidden": 5,
+        "format": 6, "weights": "ternary", "activations": "sign", "hidden": 5,
     }  # fmt: skip
     assert description["layers"][1] == {
         "windows": [[1], [3]], "strides": [[1], [1]], "padding": "same", "regions": "tail:3,1", "activation": "sign",
-        "filters": [7, 7], "pooling": [],
+        "filters": [7, 7], "pooling": [], "split": 1,
     }  # fmt: skip
     weights, bias = network.layers[1].weights[1], network.layers[1].biases[1]
     for f in range(7):
@@ -213,12 +214,12 @@ def refused(place, description, arrays):
 
 LIES = {
     "weights": "quaternary", "activations": 3, "classes": ["one"], "layers": [], "hidden": -1,
-    "columns": {"kind": "sound"}, "report": 7, "config": {"dims": 0}, "format": 6,
+    "columns": {"kind": "sound"}, "report": 7, "config": {"dims": 0}, "format": 7,
     "shape": [32, 32, 3],
 }  # fmt: skip
 LAYER_LIES = {
     "windows": [[1], [2**40]], "strides": [[1], [0]], "padding": "circular", "regions": "tail:99999999",
-    "activation": "relu", "filters": [7], "pooling": [2],
+    "activation": "relu", "filters": [7], "pooling": [2], "split": 2,
 }  # fmt: skip
 
 

@@ -21,6 +21,10 @@ PATCHERS = (Patcher((3, 3), (1, 1), "same"), Patcher((1, 1), (1, 1), "same"))
 EVERYTHING = 10**6
 
 
+def _each(split: int) -> tuple[Patcher, ...]:
+    return tuple(patcher for patcher in PATCHERS for _ in range(split))
+
+
 def filled(rows: int, views: int = 2, seed: int = 0) -> MapCache:
     """Maps with a bright right half in every odd row of the table, labelled by it; each fourth held out."""
     rng = np.random.default_rng(seed)
@@ -36,15 +40,17 @@ def filled(rows: int, views: int = 2, seed: int = 0) -> MapCache:
 
 
 def polish(
-    activation: str, regions: str = "grid:2", samples: int = EVERYTHING, shift: int = 0, threads: int = 1
-) -> Polish:
+    activation: str, regions: str = "grid:2", samples: int = EVERYTHING, shift: int = 0, threads: int = 1,
+    split: int = 1,
+) -> Polish:  # fmt: skip
     rng = np.random.default_rng(1)
-    chosen = Regions.parse(regions)
-    sampler = Sampler(PATCHERS, chosen, GRID, samples, shift)
-    inputs = [Standardiser(np.full(n, 0.1, np.float32), np.full(n, 0.5, np.float32)) for n in (27, 3)]
+    chosen, read = Regions.parse(regions), [len(range(CHANNELS)[group::split]) for group in range(split)]
+    sampler = Sampler(_each(split), chosen, GRID, samples, shift)
+    sizes = [sites * own for sites in (9, 1) for own in read]
+    inputs = [Standardiser(np.full(n, 0.1, np.float32), np.full(n, 0.5, np.float32)) for n in sizes]
     filters = VectorFilters(inputs, 5, rng)
-    classifier = Classifier(chosen.count(2) * 11, 7, 2, rng)
-    return Polish(sampler, filters, classifier, activation, Workers(threads), rng)
+    classifier = Classifier(chosen.count(2) * (10 * split + 1), 7, 2, rng)
+    return Polish(sampler, filters, classifier, activation, Workers(threads), rng, split)
 
 
 def test_samples_are_in_their_regions_in_equal_shares() -> None:
@@ -68,7 +74,7 @@ def test_moved_examples_are_read_as_if_they_lay_in_a_wider_picture_of_noughts() 
         out = np.empty((24, 27), np.float32)
         none = Standardiser.none(27)
         factor = np.tile(cache.scale.step, 9)
-        sample_windows(cache.codes, np.zeros(1, np.intp), sites, sampler.index[0], factor, none.mean, out)
+        sample_windows(cache.codes, np.zeros(1, np.intp), sites, sampler.index[0], 0, 1, factor, none.mean, out)
         for dy in range(-shift, shift + 1):
             for dx in range(-shift, shift + 1):
                 moved = wide[3 * shift + dy - 1 :, 3 * shift + dx - 1 :][:6, :8]
@@ -78,12 +84,14 @@ def test_moved_examples_are_read_as_if_they_lay_in_a_wider_picture_of_noughts() 
     assert len(seen) > 15
 
 
-def test_windows_and_sums_of_samples_are_those_of_the_convolution() -> None:
+@pytest.mark.parametrize("split", [1, 2])
+def test_windows_and_sums_of_samples_are_those_of_the_convolution(split: int) -> None:
     cache, rng = filled(3), np.random.default_rng(0)
-    trained = polish("relu")
+    trained = polish("relu", split=split)
     sums, _ = trained._forward(cache, np.arange(3) * 2, trained.sampler.draw(3, rng))
-    frozen = [trained.filters.frozen(group) for group in range(2)]
-    layer = Layer(PATCHERS, (frozen[0][0], frozen[1][0]), (frozen[0][1], frozen[1][1]), "relu", Regions.parse("grid:2"))
+    frozen = [trained.filters.frozen(group) for group in range(2 * split)]
+    weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
+    layer = Layer(_each(split), weights, biases, "relu", Regions.parse("grid:2"), split=split)
     # A window over the border reads nought, as in the layer
     expected, _ = layer.pool(layer.forward(cache.maps(np.arange(3))))
     np.testing.assert_allclose(sums, expected, rtol=1e-4, atol=1e-4)
@@ -203,6 +211,9 @@ def test_a_gather_of_bytes_is_the_gather_of_floats() -> None:
     out = np.empty((48, 27), np.float32)
     factor, offset = np.tile(cache.scale.step, 9) * np.float32(2), np.full(27, 0.5, np.float32)
     sites = np.tile(np.arange(24, dtype=np.int32), (2, 1))
-    sample_windows(cache.codes, np.array([0, 2]), sites, index, factor, offset, out)
+    sample_windows(cache.codes, np.array([0, 2]), sites, index, 0, 1, factor, offset, out)
     expected = gather(cache.maps(np.arange(2)).values.reshape(2, 24, 3), index) * 2 + 0.5
     np.testing.assert_array_equal(out, expected)
+    some = np.empty((48, 9), np.float32)
+    sample_windows(cache.codes, np.array([0, 2]), sites, index, 1, 2, factor[1::3], offset[1::3], some)
+    np.testing.assert_array_equal(some, expected[:, 1::3])

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from seqbag import __version__
+from seqbag.batch import ImageColumn
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError, ModelError
 from seqbag.store import Model, check_writable, load, read_tensors, save, tensor_parts, to_bytes, write_atomically
@@ -163,8 +164,8 @@ def test_missing_foreign_and_newer_files(tmp_path, data):
     description, tensors = described(data)
     assert refused(path, rebuilt(description, tensors, key="other")) == foreign
     assert refused(path, rebuilt([description], tensors)) == foreign
-    assert refused(path, rebuilt(description | {"format": 6}, tensors)) == (
-        f"{path} has format 6, newer than the 5 this seqbag {__version__} reads: update seqbag"
+    assert refused(path, rebuilt(description | {"format": 7}, tensors)) == (
+        f"{path} has format 7, newer than the 6 this seqbag {__version__} reads: update seqbag"
     )
 
 
@@ -182,6 +183,27 @@ def test_signs_over_a_grid_of_a_format_that_pooled_them_otherwise(tmp_path, acti
     with pytest.raises(ModelError) as error:
         load(tmp_path / "old")
     assert str(error.value) == f"{tmp_path / 'old'} has format 3, in which signs were pooled otherwise: train it again"
+
+
+def test_groups_that_read_a_share_of_the_channels(tmp_path):
+    network = replace(image_network(split=2), shape=(6, 5, 3))
+    network.layers = [replace(layer, activation="relu") for layer in network.layers]
+    model, path = Model(network, {"kind": "image", "input": "img", "label": "label"}, {}), tmp_path / "m.seqbag"
+    save(model, path)
+    column = ImageColumn(np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3)).astype(np.uint8))
+    np.testing.assert_array_equal(load(path).network.logits(column), network.logits(column))
+    description, tensors = described(path.read_bytes())
+    assert [layer["split"] for layer in description["layers"]] == [1, 2, 2]
+    for layer, split in ((0, 2), (1, 0), (1, 6), (1, True), (1, 1.0), (2, "2")):
+        changed = copy.deepcopy(description)
+        changed["layers"][layer]["split"] = split
+        assert refused(path, rebuilt(changed, tensors)) == (
+            f"{path} is damaged (ValueError: the channels of layer {layer + 1} are split by {split!r}): "
+            "restore it or train again"
+        )
+    changed = copy.deepcopy(description)
+    del changed["layers"][1]["split"]  # as in a file of format 5, whose layers read all channels
+    assert "the weights of layer 2 do not fit its windows" in refused(path, rebuilt(changed, tensors))
 
 
 def test_damaged_content(tmp_path, data):

@@ -63,6 +63,7 @@ def _figures(model: Model, model_bytes: int) -> dict[str, Any]:
                 "filters": [len(bias) for bias in layer.biases],
                 "regions": str(layer.regions),
                 "activation": layer.activation,
+                "channel_groups": layer.split,
                 "weights": sum(weights.size for weights in layer.weights),
                 "outputs": layer.outputs,
             }
@@ -89,7 +90,9 @@ def _summary(path: Path, figures: dict[str, Any]) -> None:
             print(f"whitening  windows of {windows}; {sum(layer['filters'])} filters, {layer['activation']}")
     trained = [layer for layer in figures["layers"] if layer["regions"] != "none"]
     for number, (layer, report) in enumerate(zip(trained, training.get("layers", []), strict=False), 1):
-        widths = ", ".join("x".join(map(str, window)) for window in layer["windows"])
+        groups = layer["channel_groups"]
+        widths = ", ".join("x".join(map(str, window)) for window in layer["windows"][::groups])
+        widths += f" in {groups} channel groups" if groups > 1 else ""
         axes = f"{layer['outputs']} principal axes; " if layer["outputs"] < sum(layer["filters"]) else ""
         counted = ""
         if report["patches"]:  # else the layer was polished alone

@@ -123,11 +123,16 @@ class _Graph:
 def _convolve(graph: _Graph, layer: Layer, values: str) -> str:
     """Activations (n, channels, ...) of input (n, inputs, ...)."""
     groups = []
-    for patcher, weights, bias in zip(layer.patchers, layer.weights, layer.biases, strict=True):
+    for group, (patcher, weights, bias) in enumerate(zip(layer.patchers, layer.weights, layer.biases, strict=True)):
+        read = layer.read_by(group)
         kernel = np.moveaxis(weights.reshape(*patcher.window, -1, len(bias)), (-1, -2), (0, 1))
         before = [patcher.before(axis) for axis in range(len(patcher.window))]
         after = [size - 1 - start for size, start in zip(patcher.window, before, strict=True)]
-        sums = graph.add("Conv", values, graph.constant(kernel), graph.constant(bias), pads=before + after)
+        own = values
+        if layer.split > 1:
+            ends = (graph.constant(np.array([n])) for n in (read.start, np.iinfo(np.int64).max, 1, read.step))
+            own = graph.add("Slice", values, *ends)
+        sums = graph.add("Conv", own, graph.constant(kernel), graph.constant(bias), pads=before + after)
         if layer.activation == "sign":
             groups.append(graph.to_float(graph.add("Greater", sums, graph.constant(np.float32(0)))))
         else:

@@ -35,13 +35,16 @@ def to_bytes(values: Any, inverse: Any, out: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
-def sample_windows(codes: Any, examples: Any, sites: Any, index: Any, factor: Any, offset: Any, out: Any) -> None:
+def sample_windows(
+    codes: Any, examples: Any, sites: Any, index: Any, first: int, step: int, factor: Any, offset: Any, out: Any
+) -> None:
     """Fill out (b * m, window * channels) with windows of sampled sites, window * factor + offset.
 
     codes: (n, sites, channels) int8 maps; examples: (b,) int; sites: (b, m) int32 rows of index (s, window) int32, -1
-    for padding, which reads 0; factor, offset: (window * channels,).
+    for padding, which reads 0; first, step: every step-th channel of the maps is read, from number `first` on; factor,
+    offset: (window * channels read,).
     """
-    channels = codes.shape[2]
+    channels = len(offset) // index.shape[1]
     samples = sites.shape[1]
     for row in range(len(out)):
         source = codes[examples[row // samples]]
@@ -54,7 +57,7 @@ def sample_windows(codes: Any, examples: Any, sites: Any, index: Any, factor: An
             else:
                 pixel = source[window[j]]
                 for c in range(channels):
-                    out[row, at + c] = np.float32(pixel[c]) * factor[at + c] + offset[at + c]
+                    out[row, at + c] = np.float32(pixel[first + step * c]) * factor[at + c] + offset[at + c]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
