@@ -64,7 +64,7 @@ def operations(network: Network, config: TrainConfig, rows: int) -> float:
     grid, total = network.shape[:-1], 0.0
     views = config.views
     for number, layer in enumerate(network.layers):
-        weights = sum(block.size for block in layer.weights)
+        weights = sum(block.size for part in (layer, layer.readout) if part for block in part.weights)
         grid = layer.patchers[0].out_shape(grid)
         sites = prod(grid)
         total += 2.0 * rows * views * sites * weights

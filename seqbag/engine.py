@@ -66,7 +66,7 @@ def is_whole(layer: Layer, number: int) -> bool:
     else:
         arrays = layer.weights + (() if layer.embedding is None else (layer.embedding,))
         whole = all(np.isin(array, (-1, 0, 1)).all() for array in arrays)
-    return layer.activation == "sign" and whole
+    return layer.activation == "sign" and whole and (layer.readout is None or is_whole(layer.readout, number + 1))
 
 
 class Engine:
@@ -84,6 +84,10 @@ class Engine:
                 self._stages.append(PixelStage(layer))
             else:
                 self._stages.append(TokenStage(layer) if tables_fit(layer) else EmbeddedStage(layer))
+        self._readouts = [
+            BitStage(layer.readout, spans) if layer.readout is not None else None
+            for layer, spans in zip(self._layers, self._spans, strict=True)
+        ]
         self._classifier = _Quick(network.classifier)
 
     def logits(self, maps: Maps) -> Float32s:
@@ -108,22 +112,30 @@ class Engine:
         axes = maps.axes
         out = np.empty((len(maps), sum(layer.features(axes) for layer in self._layers)), np.float32)
         column = 0
-        for layer, spans, stage in zip(self._layers, self._spans, self._stages, strict=True):
+        for layer, spans, stage, readout in zip(self._layers, self._spans, self._stages, self._readouts, strict=True):
             maps = stage(maps)
-            regions = layer.regions.count(axes)
-            if not regions:
-                continue
-            lengths = layer.regions.lengths(maps.offsets[1:] - maps.offsets[:-1], axes)
-            segments = layer.regions.segments(maps.offsets, maps.grid)
-            pooled_logarithms(
-                maps.values, maps.offsets, segments, regions, layer.regions.kind == "tail", spans,
-                _means(maps.grid, lengths) if maps.grid and takes_means(layer.regions) else _logarithms(maps.offsets),
-                out, column,
-            )  # fmt: skip
-            column += regions * layer.channels
-            out[:, column : column + regions] = _logarithm(lengths)
-            column += regions
+            if readout is None:
+                column = self._pool(layer, spans, maps, out, column)
+            else:
+                assert layer.readout is not None
+                column = self._pool(layer.readout, bit_spans(layer.readout), readout(maps), out, column)
         return out
+
+    def _pool(self, layer: Layer, spans: Int64s, maps: Maps, out: Float32s, column: int) -> int:
+        """Fill in the features of a layer whose words maps holds, from a column on. Returns the next column."""
+        axes, regions = maps.axes, layer.regions.count(maps.axes)
+        if not regions:
+            return column
+        lengths = layer.regions.lengths(maps.offsets[1:] - maps.offsets[:-1], axes)
+        segments = layer.regions.segments(maps.offsets, maps.grid)
+        pooled_logarithms(
+            maps.values, maps.offsets, segments, regions, layer.regions.kind == "tail", spans,
+            _means(maps.grid, lengths) if maps.grid and takes_means(layer.regions) else _logarithms(maps.offsets),
+            out, column,
+        )  # fmt: skip
+        column += regions * layer.channels
+        out[:, column : column + regions] = _logarithm(lengths)
+        return column + regions
 
 
 class _Quick:

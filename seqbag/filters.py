@@ -197,19 +197,21 @@ class Standardiser:
 class VectorFilters:
     """Filters over windows of vectors, standardised by the mean and spread of each input.
 
-    parameters: filters.g (window * channels, F); bias.g (F,). inputs: per group what is known of its windows.
+    parameters: filters.g (window * channels, F); bias.g (F,), behind a prefix. inputs: per group what is known of its
+    windows.
     """
 
     def __init__(
-        self, inputs: list[Standardiser], filters: int, rng: np.random.Generator, quantise: bool = False
-    ) -> None:
-        self.inputs, self.quantise = inputs, quantise
+        self, inputs: list[Standardiser], filters: int, rng: np.random.Generator, quantise: bool = False,
+        prefix: str = "",
+    ) -> None:  # fmt: skip
+        self.inputs, self.quantise, self._prefix = inputs, quantise, prefix
         self.parameters: Parameters = {}
         for group, standardiser in enumerate(inputs):
             size = len(standardiser.mean)
-            self.parameters[f"filters.{group}"] = rng.standard_normal((size, filters), np.float32)
-            self.parameters[f"filters.{group}"] /= np.float32(np.sqrt(size))
-            self.parameters[f"bias.{group}"] = np.zeros(filters, np.float32)
+            self.parameters[self._filters(group)] = rng.standard_normal((size, filters), np.float32)
+            self.parameters[self._filters(group)] /= np.float32(np.sqrt(size))
+            self.parameters[self._bias(group)] = np.zeros(filters, np.float32)
 
     def prepare(self, windows: list[npt.NDArray[Any]]) -> list[Float32s]:
         return [own.astype(np.float32, copy=False) for own in windows]
@@ -218,33 +220,38 @@ class VectorFilters:
         values = []
         for group, windows in enumerate(prepared):
             values.append(windows @ self.weights(group))
-            add_bias(values[-1], self.parameters[f"bias.{group}"], relu)
+            add_bias(values[-1], self.parameters[self._bias(group)], relu)
         return values
 
     def backward(self, prepared: list[Float32s], gradients: list[Float32s], into: Gradients) -> None:
         for group, (windows, gradient) in enumerate(zip(prepared, gradients, strict=True)):
-            into.values[f"filters.{group}"] = windows.T @ gradient
-            into.values[f"bias.{group}"] = gradient.sum(0)
+            into.values[self._filters(group)] = windows.T @ gradient
+            into.values[self._bias(group)] = gradient.sum(0)
+
+    def inputs_gradient(self, group: int, gradient: Float32s) -> Float32s:
+        """(m, window * channels) the gradient of a group's windows, from that (m, F) of what `forward` gave."""
+        slopes: Float32s = gradient @ self.weights(group).T
+        return slopes
 
     def frozen(self, group: int) -> tuple[Float32s, Float32s]:
         standardiser = self.inputs[group]
         weights = self.weights(group) * standardiser.scale[:, None]
-        return weights, self.parameters[f"bias.{group}"] - standardiser.mean @ weights
+        return weights, self.parameters[self._bias(group)] - standardiser.mean @ weights
 
     @property
     def sizes(self) -> list[int]:
         """Filters of each group."""
-        return [len(self.parameters[f"bias.{group}"]) for group in range(len(self.inputs))]
+        return [len(self.parameters[self._bias(group)]) for group in range(len(self.inputs))]
 
     def load(self, weights: tuple[Float32s, ...], biases: tuple[Float32s, ...]) -> None:
         """Start from frozen filters, as `frozen` gives them, whatever inputs they were trained with."""
         for group, standardiser in enumerate(self.inputs):
-            self.parameters[f"filters.{group}"] = weights[group] / standardiser.scale[:, None]
-            self.parameters[f"bias.{group}"] = biases[group] + standardiser.mean @ weights[group]
+            self.parameters[self._filters(group)] = weights[group] / standardiser.scale[:, None]
+            self.parameters[self._bias(group)] = biases[group] + standardiser.mean @ weights[group]
 
     def weights(self, group: int) -> Float32s:
         """(window * channels, F) as the forward pass uses them."""
-        values = self.parameters[f"filters.{group}"]
+        values = self.parameters[self._filters(group)]
         return ternary(values) if self.quantise else values
 
     def settled(self) -> VectorFilters:
@@ -252,9 +259,15 @@ class VectorFilters:
         if not self.quantise:
             return self
         made = copy.copy(self)
-        made.parameters = {**self.parameters, **{f"filters.{g}": self.weights(g) for g in range(len(self.inputs))}}
+        made.parameters = {**self.parameters, **{self._filters(g): self.weights(g) for g in range(len(self.inputs))}}
         made.quantise = False
         return made
+
+    def _filters(self, group: int) -> str:
+        return f"{self._prefix}filters.{group}"
+
+    def _bias(self, group: int) -> str:
+        return f"{self._prefix}bias.{group}"
 
 
 def token_tables(embedding: Float32s, weights: Float32s, width: int) -> Float32s:

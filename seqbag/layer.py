@@ -76,7 +76,9 @@ class Layer:
     how many sites become one site of the next layer's input, their mean, () for 1;
     projection: (channels, P) that the next layer's input is multiplied by, site by site; None leaves it as it is;
     split: group g reads every split-th channel of the input, from number g % split on (grouped convolution: Xie et al.
-    2017, arXiv 1611.05431; every split-th, so that it reads of each group below: Zhang et al. 2018, arXiv 1707.01083).
+    2017, arXiv 1611.05431; every split-th, so that it reads of each group below: Zhang et al. 2018, arXiv 1707.01083);
+    readout: a layer of 1x1 windows over the activations, whose own are pooled for the classifier in their place; the
+    next layer does not see them (the auxiliary net of Belilovsky et al. 2020, arXiv 1901.08164).
     """
 
     patchers: tuple[Patcher, ...]
@@ -88,6 +90,7 @@ class Layer:
     pooling: tuple[int, ...] = ()
     projection: Float32s | None = None
     split: int = 1
+    readout: Layer | None = None
 
     @property
     def channels(self) -> int:
@@ -105,6 +108,8 @@ class Layer:
 
     def features(self, axes: int = 1) -> int:
         """Number of pooled features: each channel, and the length, of each region."""
+        if self.readout is not None:
+            return self.readout.features(axes)
         return self.regions.count(axes) * (self.channels + 1)
 
     @cached_property
@@ -163,13 +168,16 @@ class Layer:
             maps = Maps(out.reshape(-1, self.channels), offsets, grid)
         if self.projection is not None:
             return Maps(maps.values.astype(np.float32, copy=False) @ self.projection, maps.offsets, maps.grid)
-        if ACTIVATIONS[self.activation] != SIGN:
-            return maps
-        bits = maps.values.astype(np.float32, copy=False)
-        return Maps(bits * np.float32(2) - np.float32(1), maps.offsets, maps.grid)
+        return Maps(as_inputs(maps.values, ACTIVATIONS[self.activation]), maps.offsets, maps.grid)
 
     def pool(self, maps: Maps) -> tuple[Float32s, Float32s]:
-        """Sums (n, regions, channels) of the activations over the regions, and the regions' lengths (n, regions)."""
+        """Sums (n, regions, channels) of the activations over the regions, and the regions' lengths (n, regions).
+
+        Of the activations of the readout, if there is one.
+        """
+        if self.readout is not None:
+            inputs = as_inputs(maps.values, ACTIVATIONS[self.activation])
+            return self.readout.pool(self.readout.forward(Maps(inputs, maps.offsets, maps.grid)))
         axes = maps.axes
         regions = self.regions.count(axes)
         segments = self.regions.segments(maps.offsets, maps.grid)
@@ -180,6 +188,18 @@ class Layer:
         sum_rows(pointers, order, np.ones(len(order), np.float32), maps.values, sums)
         lengths = self.regions.lengths(np.diff(maps.offsets), axes)
         return self.regions.nest(sums.reshape(len(maps), regions, self.channels)), lengths
+
+
+def layer_of_readout(weights: Float32s, bias: Float32s, activation: Activation, regions: Regions, axes: int) -> Layer:
+    """A `Layer.readout`. weights: (channels, F); axes: of space."""
+    ones = (1,) * axes
+    return Layer((Patcher(ones, ones, "same"),), (weights,), (bias,), activation, regions)
+
+
+def as_inputs(values: npt.NDArray[np.generic], activation: int) -> Float32s:
+    """Activations as another layer takes them: signs, which are 0 or 1, as -1 and +1."""
+    inputs = values.astype(np.float32, copy=False)
+    return inputs if activation != SIGN else inputs * np.float32(2) - np.float32(1)
 
 
 def channels_read(group: int, split: int) -> slice:

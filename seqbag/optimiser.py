@@ -29,7 +29,7 @@ def one_cycle(step: int, steps: int, peak: float) -> float:
 class Optimiser:
     """Moves a set of parameters against their gradients.
 
-    Filters and hidden layers (matrices named `filters.*` and `hidden`) are moved by Muon (Jordan et al. 2024,
+    Filters and hidden layers (matrices named `*filters.*` and `hidden`) are moved by Muon (Jordan et al. 2024,
     kellerjordan.github.io/posts/muon): along the momentum with all its singular values set to about one, so that
     directions in which inputs vary little are learned as fast as the others. Embeddings, biases and outputs, and all
     without `muon`, are moved by Adam (Kingma and Ba 2015, arXiv 1412.6980); a gradient that names rows moves those rows
@@ -38,7 +38,7 @@ class Optimiser:
 
     def __init__(self, parameters: Parameters, decay: float, workers: Workers, muon: bool = True) -> None:
         self.parameters, self.decay, self.workers = parameters, decay, workers
-        self._matrices = {name for name in parameters if muon and (name == "hidden" or name.startswith("filters."))}
+        self._matrices = {name for name in parameters if muon and (name == "hidden" or "filters." in name)}
         self.steps = 0
         self._means = {name: np.zeros_like(value) for name, value in parameters.items()}
         self._squares = {name: np.zeros_like(value) for name, value in parameters.items() if name not in self._matrices}

@@ -1,12 +1,12 @@
 """Packed models: a quantised net in a file of kilobytes. Loading one executes nothing and checks every size and range.
 
 Layout (format 6; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans,
-until 5 no split): one safetensors file, whose metadata has one entry `seqbag.packed`, JSON with sorted keys: format,
-version, weights (ternary, binary or float), activations (sign or float), config, classes, columns, report, layers
-(windows, strides, padding, regions, pooling, split, activation, filters: the number of each window), hidden (units of
-the classifier, 0 for none) and shape (of an image, channels last; empty for sequences). Bits fill bytes from the
-lowest: bit i of a row is `row[i // 8] >> (i % 8) & 1`, and bits after the last are 0. A layer's inputs are numbered as
-in a model file: place in the window first, then channel. Tensors:
+until 5 no split and no readout): one safetensors file, whose metadata has one entry `seqbag.packed`, JSON with sorted
+keys: format, version, weights (ternary, binary or float), activations (sign or float), config, classes, columns,
+report, layers (windows, strides, padding, regions, pooling, split, activation, filters: the number of each window,
+readout: its filters, 0 for none), hidden (units of the classifier, 0 for none) and shape (of an image, channels last;
+empty for sequences). Bits fill bytes from the lowest: bit i of a row is `row[i // 8] >> (i % 8) & 1`, and bits after
+the last are 0. A layer's inputs are numbered as in a model file: place in the window first, then channel. Tensors:
 
 | name                       | shape, dtype                       | what                                             |
 |----------------------------|------------------------------------|--------------------------------------------------|
@@ -20,6 +20,8 @@ in a model file: place in the window first, then channel. Tensors:
 | layers.0.weights.G         | (inputs, filters) int16            | images only, in place of sign and mask: times    |
 |                            |                                    | bytes, padding 0; magnitudes of a filter add up  |
 |                            |                                    | to 32,767 at most                                |
+| layers.L.readout.*.0       | as of filters over the channels    | of 1x1 windows over the activations, whose own   |
+|                            |                                    | are pooled instead; may be absent                |
 | layers.L.projection        | (channels, outputs) float32        | of the next layer's input; float activations     |
 |                            |                                    | only, and may be absent                          |
 | classifier.mean, .variance | (features,) float32                | what features are standardised by                |
@@ -53,7 +55,7 @@ from seqbag.config import TrainConfig
 from seqbag.engine import PackedNetwork
 from seqbag.errors import ModelError
 from seqbag.layer import Layer
-from seqbag.quantise import ACTIVATIONS, WEIGHTS, Kind
+from seqbag.quantise import ACTIVATIONS, WEIGHTS, Filters, Kind
 from seqbag.store import Arrays, Model, describe_layer, narrow, read_tensors
 from seqbag.unpack import checked, one_of, read_classifier, read_layer, size
 
@@ -123,6 +125,14 @@ def _pack(layer: Layer, number: int, kind: Kind) -> Arrays:
         arrays["embedding"] = pack_bits(layer.embedding[2:] > 0) if whole else layer.embedding
     if layer.projection is not None:
         arrays["projection"] = layer.projection
+    if layer.readout is not None:
+        behind = _pack_filters(layer.readout, kind.weights, signs)
+        arrays |= {f"readout.{name}": value for name, value in behind.items()}
+    return arrays | _pack_filters(layer, filters, signs)
+
+
+def _pack_filters(layer: Layer, filters: Filters, signs: bool) -> Arrays:
+    arrays: Arrays = {}
     for group, (weights, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
         if filters == "float":
             arrays[f"weights.{group}"], arrays[f"bias.{group}"] = weights, bias

@@ -2,12 +2,14 @@
 
 What the counts cannot tell (windows of one code differ) the data can, and a few windows of an example, spread over its
 regions, stand for all of them: at 32 of 256 windows a step costs an eighth of the convolution. There is still no
-gradient through a second layer.
+gradient through a second layer but the readout: one of 1x1 windows over the sampled activations, which are pooled only
+behind it. It stays with its layer, whose filters learn to be of use to another layer, and not to a mean alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +19,9 @@ from seqbag.classifier import Classifier, cross_entropy
 from seqbag.features import pooled_features, pooled_gradient, takes_means
 from seqbag.filters import Gradients, VectorFilters, activations
 from seqbag.head import ACTIVATIONS, Activation, EpochReport, Schedule
-from seqbag.kernels.filters import activation_gradient
+from seqbag.kernels.filters import SIGN, activation_gradient
 from seqbag.kernels.maps import sample_windows, spread_samples, sum_samples
-from seqbag.layer import channels_read
+from seqbag.layer import as_inputs, channels_read
 from seqbag.mapcache import MapCache
 from seqbag.optimiser import Optimiser, one_cycle
 from seqbag.parallel import Workers
@@ -29,8 +31,20 @@ from seqbag.regions import Regions
 _PIECE = 32  # examples a thread takes at a time
 _TEST_ROWS = 4096  # held-out rows, at most, for the accuracy shown after an epoch
 Blocks = Callable[[int], Iterable[MapCache]]
-# Of each group, windows (b * m, d), and values before and after the activation (b * m, F).
-_Tape = tuple[list[Float32s], list[tuple[Float32s, Float32s]]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tape:
+    """Of a piece of a batch, (b * m) windows: what the backward pass reads.
+
+    windows: of each group (b * m, d); values: of each group, before and after the activation (b * m, F); inside: what
+    the readout takes (b * m, all F), if there is one; read: its values before and after the activation.
+    """
+
+    windows: list[Float32s]
+    values: list[tuple[Float32s, Float32s]]
+    inside: list[Float32s]
+    read: list[tuple[Float32s, Float32s]]
 
 
 class Sampler:
@@ -80,15 +94,15 @@ class Sampler:
 
 
 class Polish:
-    """One layer in training on sampled windows: filters, pooling over regions, auxiliary classifier."""
+    """One layer in training on sampled windows: filters, readout, pooling over regions, auxiliary classifier."""
 
     def __init__(
-        self, sampler: Sampler, filters: VectorFilters, classifier: Classifier, activation: Activation,
-        workers: Workers, rng: np.random.Generator, split: int = 1,
+        self, sampler: Sampler, filters: VectorFilters, readout: VectorFilters | None, classifier: Classifier,
+        activation: Activation, workers: Workers, rng: np.random.Generator, split: int = 1,
     ) -> None:  # fmt: skip
-        """split: see `Layer`."""
+        """readout: filters over the activations of all the others, or None to pool those; split: see `Layer`."""
+        self.sampler, self.filters, self.readout, self.classifier = sampler, filters, readout, classifier
         self.split = split
-        self.sampler, self.filters, self.classifier = sampler, filters, classifier
         self.activation, self.workers, self.rng = ACTIVATIONS[activation], workers, rng
         self._means = takes_means(sampler.regions)
 
@@ -103,7 +117,9 @@ class Polish:
         # Muon is faster at first (0.837 for 0.824 after five epochs of a second layer), but learns by heart what Adam
         # does not: 0.856 after three long layers, where Adam reached 0.865. Signs, which fit far less, keep it.
         muon = self.filters.quantise
-        optimiser = Optimiser({**self.filters.parameters, **self.classifier.parameters}, decay, self.workers, muon)
+        behind = {} if self.readout is None else self.readout.parameters
+        parameters = {**self.filters.parameters, **behind, **self.classifier.parameters}
+        optimiser = Optimiser(parameters, decay, self.workers, muon)
         steps = max(1, schedule.epochs * (rows // schedule.batch))
         done, accuracy = 0, float("nan")
         for epoch in range(schedule.epochs):
@@ -158,16 +174,18 @@ class Polish:
         return np.broadcast_to(self.sampler.lengths, sums.shape[:2])
 
     def _forward(self, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s) -> tuple[Float32s, list[_Tape]]:
-        """Sums (b, regions, filters of all groups), and a tape for each piece of the batch."""
-        starts = range(0, len(views), _PIECE)
-        parts, filters = [slice(start, start + _PIECE) for start in starts], self.filters.settled()
-        done = self.workers.map(parts, lambda part: self._forward_piece(filters, block, views[part], sites[part]))
+        """Sums (b, regions, filters), of the readout's if there is one, and a tape for each piece of the batch."""
+        starts, readout = range(0, len(views), _PIECE), self.readout
+        settled = self.filters.settled(), None if readout is None else readout.settled()
+        parts = [slice(start, start + _PIECE) for start in starts]
+        done = self.workers.map(parts, lambda part: self._forward_piece(*settled, block, views[part], sites[part]))
         return np.concatenate([sums for sums, _ in done]), [tape for _, tape in done]
 
     def _forward_piece(
-        self, filters: VectorFilters, block: MapCache, views: npt.NDArray[np.intp], sites: Int32s
-    ) -> tuple[Float32s, _Tape]:
-        windows, pooled = [], []
+        self, filters: VectorFilters, readout: VectorFilters | None, block: MapCache, views: npt.NDArray[np.intp],
+        sites: Int32s,
+    ) -> tuple[Float32s, _Tape]:  # fmt: skip
+        windows = []
         for group, (inputs, index) in enumerate(zip(filters.inputs, self.sampler.index, strict=True)):
             read = channels_read(group, self.split)
             windows.append(np.empty((sites.size, len(inputs.mean)), np.float32))
@@ -175,25 +193,36 @@ class Polish:
             offset = -inputs.mean * inputs.scale
             sample_windows(block.codes, views, sites, index, read.start, read.step, factor, offset, windows[-1])
         values = activations(filters, windows, self.activation)
-        for _, after in values:
-            pooled.append(np.empty((len(views), len(self.sampler.lengths), after.shape[1]), np.float32))
-            sum_samples(after, self.sampler.segments, self.sampler.weights, pooled[-1])
-        return np.concatenate(pooled, axis=2), (windows, values)
+        tape = _Tape(windows, values, [], [])
+        active = np.concatenate([after for _, after in values], axis=1) if len(values) > 1 else values[0][1]
+        if readout is not None:
+            tape.inside.append(as_inputs(active, self.activation))
+            tape.read.extend(activations(readout, tape.inside, self.activation))
+            active = tape.read[0][1]
+        sums = np.empty((len(views), len(self.sampler.lengths), active.shape[1]), np.float32)
+        sum_samples(active, self.sampler.segments, self.sampler.weights, sums)
+        return sums, tape
 
     def _backward(self, slopes: Float32s, tapes: list[_Tape]) -> list[Gradients]:
-        """Gradients of the filters, of each piece apart."""
+        """Gradients of the filters and of the readout, of each piece apart."""
         edges = np.cumsum([0, *self.filters.sizes])
+        readout = None if self.readout is None else self.readout.settled()
 
         def work(number: int) -> Gradients:
-            windows, values = tapes[number]
-            own, changes = slopes[number * _PIECE : (number + 1) * _PIECE], []
-            for group, (before, after) in enumerate(values):
-                change, part = np.empty_like(after), own[:, :, edges[group] : edges[group + 1]]
-                spread_samples(np.ascontiguousarray(part), self.sampler.segments, self.sampler.weights, change)
-                activation_gradient(before, after, self.activation, change)
-                changes.append(change)
-            gradients = Gradients()
-            self.filters.backward(windows, changes, gradients)
+            tape, gradients, changes = tapes[number], Gradients(), []
+            own = slopes[number * _PIECE : (number + 1) * _PIECE]
+            change = np.empty((own.shape[0] * len(self.sampler.segments), own.shape[2]), np.float32)
+            spread_samples(own, self.sampler.segments, self.sampler.weights, change)
+            if readout is not None:
+                activation_gradient(*tape.read[0], self.activation, change)
+                readout.backward(tape.inside, [change], gradients)
+                change = readout.inputs_gradient(0, change)
+                if self.activation == SIGN:
+                    change *= np.float32(2)  # from -1 to +1 is twice as far as from 0 to 1
+            for group, (before, after) in enumerate(tape.values):
+                changes.append(np.ascontiguousarray(change[:, edges[group] : edges[group + 1]]))
+                activation_gradient(before, after, self.activation, changes[-1])
+            self.filters.backward(tape.windows, changes, gradients)
             return gradients
 
         return self.workers.map(range(len(tapes)), work)

@@ -17,7 +17,7 @@ from seqbag.classifier import Classifier
 from seqbag.config import TrainConfig
 from seqbag.filters import Standardiser, VectorFilters
 from seqbag.head import EpochReport, Schedule
-from seqbag.layer import Layer, Maps, channels_read
+from seqbag.layer import Layer, Maps, channels_read, layer_of_readout
 from seqbag.mapcache import MapCache
 from seqbag.network import Network
 from seqbag.parallel import Workers
@@ -90,9 +90,12 @@ class Polisher:
         filters = VectorFilters(_inputs(patchers, split, self._sample, quantise, axes), own, rng, quantise)
         if start is not None:
             filters.load(start.weights, start.biases)
-        features = regions.count(len(self.grid)) * (own * len(patchers) + 1)
+        channels, width, readout = own * len(patchers), config.readout, None
+        if width:
+            readout = VectorFilters([Standardiser.none(channels)], width, rng, quantise, "readout.")
+        features = regions.count(len(self.grid)) * ((width or channels) + 1)
         classifier = Classifier(features, config.hidden, len(self.network.classes), rng)
-        polish = Polish(sampler, filters, classifier, config.activation, workers, rng, split)
+        polish = Polish(sampler, filters, readout, classifier, config.activation, workers, rng, split)
 
         def report(epoch: EpochReport) -> None:
             progress.advance(1, f"loss {epoch.loss:.4f}, held-out accuracy (sampled) {epoch.accuracy:.4f}")
@@ -106,7 +109,11 @@ class Polisher:
         progress.end()
         frozen = [filters.frozen(group) for group in range(len(patchers))]
         weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
-        return Layer(patchers, weights, biases, config.activation, regions, split=split), classifier, accuracy
+        behind = None
+        if readout is not None:
+            behind = layer_of_readout(*readout.frozen(0), config.activation, regions, len(self.grid))
+        layer = Layer(patchers, weights, biases, config.activation, regions, split=split, readout=behind)
+        return layer, classifier, accuracy
 
     def _blocks(self) -> Blocks:
         if self.keep is not None:

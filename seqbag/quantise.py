@@ -123,16 +123,23 @@ def quantise(network: Network, kind: Kind, windows: Sequence[Int32s] = (), count
     for number, before in enumerate(network.layers):
         filters = kind.filters(number == 0 and before.embedding is None)
         known = list(zip(windows, counts, strict=True)) if number == 0 else []
-        if filters == "float":
-            layers.append(replace(before, activation="sign") if kind.activations == "sign" else before)
-        elif filters == "integer":
-            layers.append(_integer(before))
-        elif kind.activations == "sign":
-            layers.append(_whole(before, QUANTISERS[filters], known))
-        else:
-            layers.append(_scaled(before, QUANTISERS[filters]))
+        layer = _quantised(before, filters, kind, known)
+        if before.readout is not None:
+            layer = replace(layer, readout=_quantised(before.readout, kind.weights, kind, []))
+        layers.append(layer)
     config = replace(network.config, activation="sign") if kind.activations == "sign" else network.config
     return replace(network, config=config, layers=layers)
+
+
+def _quantised(layer: Layer, filters: Filters, kind: Kind, known: list[tuple[Int32s, Int64s]]) -> Layer:
+    """A layer with its own filters quantised, its readout as it was. known: see `_whole`."""
+    if filters == "float":
+        return replace(layer, activation="sign") if kind.activations == "sign" else layer
+    if filters == "integer":
+        return _integer(layer)
+    if kind.activations == "sign":
+        return _whole(layer, QUANTISERS[filters], known)
+    return _scaled(layer, QUANTISERS[filters])
 
 
 def _scaled(layer: Layer, quantiser: Quantiser) -> Layer:

@@ -1,9 +1,10 @@
 """Model files: safetensors with a JSON description in the header. Loading one executes nothing.
 
 Layout (format 6; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans,
-until 5 no split). The header's metadata has one entry `seqbag`, JSON: format, version, config, classes, columns (what
-input and label were read from), report (the training figures), layers (windows, strides, padding, regions, activation,
-pooling, split), hidden (units of the classifier) and shape (of an image, channels last; empty for sequences). Tensors:
+until 5 no split and no readout). The header's metadata has one entry `seqbag`, JSON: format, version, config, classes,
+columns (what input and label were read from), report (the training figures), layers (windows, strides, padding,
+regions, activation, pooling, split, readout: its filters, 0 for none), hidden (units of the classifier) and shape (of
+an image, channels last; empty for sequences). Tensors:
 
 | name                                | shape, dtype                          | what                                  |
 |-------------------------------------|---------------------------------------|---------------------------------------|
@@ -12,6 +13,7 @@ pooling, split), hidden (units of the classifier) and shape (of an image, channe
 | layers.L.embedding                  | (tokens, dims) float32                | first layer over tokens               |
 | layers.L.weights.G, layers.L.bias.G | (inputs, filters), (filters,) float32 | filters of group G                    |
 | layers.L.projection                 | (channels, outputs) float32           | see Layer; may be absent              |
+| layers.L.readout.weights.0, .bias.0 | (channels, filters), (filters,)       | see Layer; absent without a readout   |
 | classifier.*                        | float32                               | mean, variance, hidden, out, biases   |
 | classifier.spans                    | (units, 2) int32                      | of a vote, see `spans`; with it,      |
 |                                     |                                       | hidden is (entries,), unit by unit    |
@@ -40,7 +42,7 @@ from seqbag.classifier import Classifier
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError, ModelError, UsageError
 from seqbag.head import ACTIVATIONS
-from seqbag.layer import Layer, channels_read
+from seqbag.layer import Layer, channels_read, layer_of_readout
 from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
@@ -154,8 +156,10 @@ def to_bytes(model: Model) -> bytes:
             arrays[f"layers.{number}.embedding"] = layer.embedding
         if layer.projection is not None:
             arrays[f"layers.{number}.projection"] = layer.projection
-        for group, (weights, bias) in enumerate(zip(layer.weights, layer.biases, strict=True)):
-            arrays[f"layers.{number}.weights.{group}"], arrays[f"layers.{number}.bias.{group}"] = weights, bias
+        for part, held in (("", layer), ("readout.", layer.readout)):
+            for group, (weights, bias) in enumerate(zip(held.weights, held.biases, strict=True) if held else ()):
+                arrays[f"layers.{number}.{part}weights.{group}"] = weights
+                arrays[f"layers.{number}.{part}bias.{group}"] = bias
     arrays |= {f"classifier.{name}": value for name, value in network.classifier.parameters.items()}
     arrays |= {"classifier.mean": network.classifier.mean, "classifier.variance": network.classifier.variance}
     narrow(arrays, network.classifier.runs)
@@ -224,6 +228,7 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
         "pooling": list(layer.pooling),
         "activation": layer.activation,
         "split": layer.split,
+        "readout": 0 if layer.readout is None else layer.readout.channels,
     }
 
 
@@ -302,8 +307,22 @@ def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | No
     if pooling and (len(pooling) != len(patchers[0].window) or not 1 <= min(pooling) <= max(pooling) < _MOST_SITES):
         raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
     projection = read_projection(arrays, number, sum(map(len, biases)))
-    how = values["activation"], regions, embedding, pooling, projection, split
+    readout = None
+    if width := read_width(number, values, inputs):
+        name = f"layers.{number}.readout"
+        held = checked(arrays, f"{name}.weights.0", np.float32, 2, (sum(map(len, biases)), width))
+        bias = checked(arrays, f"{name}.bias.0", np.float32, 1, (width,))
+        readout = layer_of_readout(held, bias, values["activation"], regions, len(patchers[0].window))
+    how = values["activation"], regions, embedding, pooling, projection, split, readout
     return Layer(patchers, tuple(weights), tuple(biases), *how)
+
+
+def read_width(number: int, values: dict[str, Any], inputs: int | None) -> int:
+    """Filters of a layer's readout, 0 without one. inputs: as for `read_split`. Raises ValueError."""
+    width: int = values.get("readout", 0)  # until format 5, a layer's own activations were pooled
+    if type(width) is not int or not 0 <= width < (_MOST_SITES if number and inputs else 1):
+        raise ValueError(f"the readout of layer {number + 1} has {width!r} filters")
+    return width
 
 
 def read_split(number: int, values: dict[str, Any], inputs: int | None) -> int:

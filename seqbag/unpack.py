@@ -11,9 +11,9 @@ import numpy.typing as npt
 from seqbag import head, store
 from seqbag.batch import Float32s
 from seqbag.classifier import Classifier
-from seqbag.layer import Layer, channels_read
+from seqbag.layer import Layer, channels_read, layer_of_readout
 from seqbag.patches import Patcher
-from seqbag.quantise import Kind, in_range, sum_bounds
+from seqbag.quantise import Filters, Kind, in_range, sum_bounds
 from seqbag.regions import Regions
 from seqbag.store import Arrays
 
@@ -47,20 +47,19 @@ def read_layer(number: int, values: dict[str, Any], arrays: Arrays, kind: Kind, 
     split, weights, biases = store.read_split(number, values, inputs or None), [], []
     for group, (patcher, filters) in enumerate(zip(patchers, values["filters"], strict=True)):
         channels = len(range(inputs if embedding is None else embedding.shape[1])[channels_read(group, split)])
-        name = (f"layers.{number}", group)
-        places = prod(patcher.window)
-        if held == "float":
-            w, b = _float_filters(arrays, name, (channels * places, size(filters)))
-        elif held == "integer":
-            w, b = _integer_filters(arrays, name, (channels * places, size(filters)))
-        else:
-            w, b = _whole_filters(arrays, name, size(filters), channels * places, kind)
+        shape = channels * prod(patcher.window), size(filters)
+        w, b = _filters(arrays, (f"layers.{number}", group), shape, held, kind)
         weights.append(w)
         biases.append(b)
     projection = store.read_projection(arrays, number, sum(map(len, biases)))
     if projection is not None and activation == "sign":
         raise ValueError(f"layer {number + 1} has signs and a projection")
-    how = activation, regions, embedding, pooling, projection, split
+    readout = None
+    if width := size(store.read_width(number, values, inputs or None), 0):
+        shape = sum(map(len, biases)), width
+        behind = _filters(arrays, (f"layers.{number}.readout", 0), shape, kind.weights, kind)
+        readout = layer_of_readout(*behind, activation, regions, len(patchers[0].window))
+    how = activation, regions, embedding, pooling, projection, split, readout
     return Layer(patchers, tuple(weights), tuple(biases), *how)
 
 
@@ -73,6 +72,17 @@ def _embedding(arrays: Arrays, kind: Kind, dims: int) -> Float32s:
         return embedding
     signs = np.where(_unpack_bits(arrays, name, len(arrays[name]), dims), np.float32(1), np.float32(-1))
     return np.concatenate([np.zeros((2, dims), np.float32), signs])
+
+
+def _filters(
+    arrays: Arrays, name: tuple[str, int], shape: tuple[int, int], held: Filters, kind: Kind
+) -> tuple[Float32s, Float32s]:
+    """Weights of this shape and a bias. name: of the layer, and the group; held: what the file keeps them as."""
+    if held == "float":
+        return _float_filters(arrays, name, shape)
+    if held == "integer":
+        return _integer_filters(arrays, name, shape)
+    return _whole_filters(arrays, name, shape[1], shape[0], kind)
 
 
 def _float_filters(arrays: Arrays, name: tuple[str, int], shape: tuple[int, int]) -> tuple[Float32s, Float32s]:

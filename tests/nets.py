@@ -8,7 +8,7 @@ import numpy as np
 
 from seqbag.classifier import Classifier
 from seqbag.config import TrainConfig
-from seqbag.layer import Layer, channels_read
+from seqbag.layer import Layer, channels_read, layer_of_readout
 from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
@@ -46,6 +46,12 @@ def layer_of(rng, windows, filters, regions, channels, padding="same", stride=1,
     parts = [ternary_filters(rng, own, filters, zeros) for own in inputs]
     weights, biases = tuple(w for w, _ in parts), tuple(b for _, b in parts)
     return Layer(patchers, weights, biases, "sign", Regions.parse(regions), embedding, split=split)
+
+
+def with_activation(layer, activation):
+    """The layer and its readout with another activation."""
+    readout = layer.readout and replace(layer.readout, activation=activation)
+    return replace(layer, activation=activation, readout=readout)
 
 
 def unsplit(layer, channels):
@@ -89,8 +95,11 @@ def image_network(
     first="none",
     project=0,
     split=1,
+    readout=0,
 ):
     """A net over pixels: a float layer, whose maps are pooled, then two of bits, in `split` groups of filters.
+
+    readout: filters of the readout of each of these, 0 for none.
 
     project: channels that the maps of all layers but the last are projected to, which bits are not.
     """
@@ -105,5 +114,11 @@ def image_network(
     if project:
         matrices = rng.standard_normal((2, filters, project)).astype(np.float32) / np.float32(50)
         stack[:2] = [replace(layer, projection=matrix) for layer, matrix in zip(stack, matrices, strict=False)]
+    if readout:
+        behind = [ternary_filters(rng, layer.channels, readout) for layer in stack[1:]]
+        stack[1:] = [
+            replace(layer, readout=layer_of_readout(*own, "sign", layer.regions, len(window)))
+            for layer, own in zip(stack[1:], behind, strict=True)
+        ]
     features = sum(layer.features(len(window)) for layer in stack)
     return Network(config, ("cat", "dog"), None, stack, classifier_of(rng, features, hidden, 2))

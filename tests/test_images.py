@@ -36,6 +36,7 @@ SMALL = TrainConfig.for_kind(
     layers=2,
     filters=(12,),
     hidden=16,
+    readout=16,
     regions="grid:2",
     polish=8,
     samples=16,
@@ -74,8 +75,8 @@ def accuracy(network: object, source: Source) -> float:
 @pytest.mark.parametrize(
     "change",
     [
-        {}, {"activation": "sign"}, {"activation": "sign", "channel_groups": 2}, {"polish": 0, "codebook": 64},
-        {"codebook": 64, "channel_groups": 2},
+        {}, {"readout": 0}, {"activation": "sign"}, {"activation": "sign", "channel_groups": 2, "readout": 0},
+        {"polish": 0, "codebook": 64}, {"codebook": 64, "channel_groups": 2},
     ],
 )  # fmt: skip
 def test_images_are_learned_and_survive_their_file(tmp_path: Path, change: dict[str, object]) -> None:

@@ -1,11 +1,12 @@
 """Frozen layers against convolutions written out: sequences, images, and a small video."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from seqbag.layer import Layer, Maps
+from seqbag.layer import Layer, Maps, layer_of_readout
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
 from tests import naive
@@ -69,7 +70,7 @@ def test_signs_go_on_as_minus_and_plus_one():
     np.testing.assert_array_equal(layer.next_input(out).values, np.where(out.values > 0, 1, -1))
     relu = token_layer("relu")
     out = relu.forward(sequences_of([5, 2]))
-    assert relu.next_input(out) is out
+    assert relu.next_input(out).values is out.values
 
 
 @pytest.mark.parametrize(
@@ -107,6 +108,23 @@ def test_groups_read_a_share_of_the_channels_each(split):
     layer = layer_of(np.random.default_rng(0), [(3, 3), (1, 1)], 4, "grid:2", 5, split=split)
     assert layer.channels == 2 * split * 4
     np.testing.assert_array_equal(layer.forward(maps).values, unsplit(layer, 5).forward(maps).values)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sign"])
+def test_a_readout_is_pooled_and_goes_no_further(activation):
+    rng, maps = np.random.default_rng(2), grid_maps((4, 6), 3)
+    plain = replace(grid_layer((3, 3), 3, (1, 1), regions="grid:2"), activation=activation)
+    weights, bias = rng.standard_normal((5, 7), np.float32), rng.standard_normal(7, np.float32)
+    layer = replace(plain, readout=layer_of_readout(weights, bias, activation, plain.regions, 2))
+    out = layer.forward(maps)
+    np.testing.assert_array_equal(out.values, plain.forward(maps).values)
+    assert layer.features(2) == 4 * 8
+    inputs = out.values if activation == "relu" else 2 * out.values - 1
+    expected = naive.activated(inputs.astype(np.float64) @ weights + bias, activation)
+    sums, lengths = layer.pool(out)
+    by_cell = expected.reshape(3, 2, 2, 2, 3, 7).sum((2, 4)).reshape(3, 4, 7)
+    np.testing.assert_allclose(sums, by_cell, rtol=1e-3, atol=1e-1)
+    assert (lengths == 6).all()
 
 
 def test_layers_stack_on_vectors():

@@ -15,7 +15,7 @@ from seqbag.store import Model
 from seqbag.tokens import Encoder
 from seqbag_cli.onnx_export import OPSET, to_onnx
 from tests.memory import text_column
-from tests.nets import image_network, token_network, vote_of
+from tests.nets import image_network, token_network, vote_of, with_activation
 
 onnx = pytest.importorskip("onnx", reason="needs the extra onnx")
 onnxruntime = pytest.importorskip("onnxruntime", reason="needs the extra onnx")
@@ -55,16 +55,22 @@ def test_sequences(activation, regions, layers, widths, padding):
 
 @pytest.mark.parametrize("regions", ["whole", "grid:1", "grid:3"])
 @pytest.mark.parametrize(
-    ("hidden", "activation", "pooling", "project", "split"),
+    ("hidden", "activation", "pooling", "project", "split", "readout"),
     [
-        (0, "sign", (2, 2), 0, 1), (4, "relu", (2, 1), 0, 2), (4, "relu", (2, 1), 3, 1), (4, "sign", (), 0, 1),
-        (4, "sign", (2, 2), 0, 2),
+        (0, "sign", (2, 2), 0, 1, 0), (4, "relu", (2, 1), 0, 2, 7), (4, "relu", (2, 1), 3, 1, 0),
+        (4, "sign", (), 0, 1, 7), (4, "sign", (2, 2), 0, 2, 0),
     ],
 )  # fmt: skip
-def test_images(regions, hidden, activation, pooling, project, split):
-    network = image_network(regions=regions, hidden=hidden, pooling=pooling, project=project, split=split)
+def test_images(regions, hidden, activation, pooling, project, split, readout):
+    network = image_network(
+        regions=regions, hidden=hidden, pooling=pooling, project=project, split=split, readout=readout
+    )
     network.layers[1:] = [dataclasses.replace(layer, pooling=pooling) for layer in network.layers[1:]]
-    network.layers[:] = [dataclasses.replace(layer, activation=activation) for layer in network.layers]
+    network.layers[:] = [with_activation(layer, activation) for layer in network.layers]
+    if readout:  # sums behind it are larger than halves
+        network.layers[0] = dataclasses.replace(
+            network.layers[0], weights=(network.layers[0].weights[0] / np.float32(100),)
+        )
     pixels = np.random.default_rng(0).integers(0, 256, (20, 8, 7, 3)).astype(np.uint8)
     (logits,) = session(network, "image").run(["logits"], {"pixels": pixels})
     expected = network.logits(ImageColumn(pixels))

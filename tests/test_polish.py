@@ -6,7 +6,7 @@ from seqbag.classifier import Classifier, cross_entropy
 from seqbag.filters import Gradients, Standardiser, VectorFilters
 from seqbag.head import Schedule
 from seqbag.kernels.maps import sample_windows, spread_samples, sum_samples
-from seqbag.layer import Layer, Maps
+from seqbag.layer import Layer, Maps, layer_of_readout
 from seqbag.mapcache import MapCache
 from seqbag.parallel import Workers
 from seqbag.passes import Forwarded
@@ -41,7 +41,7 @@ def filled(rows: int, views: int = 2, seed: int = 0) -> MapCache:
 
 def polish(
     activation: str, regions: str = "grid:2", samples: int = EVERYTHING, shift: int = 0, threads: int = 1,
-    split: int = 1,
+    split: int = 1, width: int = 6,
 ) -> Polish:  # fmt: skip
     rng = np.random.default_rng(1)
     chosen, read = Regions.parse(regions), [len(range(CHANNELS)[group::split]) for group in range(split)]
@@ -49,8 +49,9 @@ def polish(
     sizes = [sites * own for sites in (9, 1) for own in read]
     inputs = [Standardiser(np.full(n, 0.1, np.float32), np.full(n, 0.5, np.float32)) for n in sizes]
     filters = VectorFilters(inputs, 5, rng)
-    classifier = Classifier(chosen.count(2) * (10 * split + 1), 7, 2, rng)
-    return Polish(sampler, filters, classifier, activation, Workers(threads), rng, split)
+    readout = VectorFilters([Standardiser.none(10 * split)], width, rng, prefix="readout.") if width else None
+    classifier = Classifier(chosen.count(2) * ((width or 10 * split) + 1), 7, 2, rng)
+    return Polish(sampler, filters, readout, classifier, activation, Workers(threads), rng, split)
 
 
 def test_samples_are_in_their_regions_in_equal_shares() -> None:
@@ -84,14 +85,16 @@ def test_moved_examples_are_read_as_if_they_lay_in_a_wider_picture_of_noughts() 
     assert len(seen) > 15
 
 
-@pytest.mark.parametrize("split", [1, 2])
-def test_windows_and_sums_of_samples_are_those_of_the_convolution(split: int) -> None:
+@pytest.mark.parametrize(("split", "width"), [(1, 6), (2, 6), (1, 0), (2, 0)])
+def test_windows_and_sums_of_samples_are_those_of_the_convolution(split: int, width: int) -> None:
     cache, rng = filled(3), np.random.default_rng(0)
-    trained = polish("relu", split=split)
+    trained = polish("relu", split=split, width=width)
     sums, _ = trained._forward(cache, np.arange(3) * 2, trained.sampler.draw(3, rng))
     frozen = [trained.filters.frozen(group) for group in range(2 * split)]
     weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
-    layer = Layer(_each(split), weights, biases, "relu", Regions.parse("grid:2"), split=split)
+    regions = Regions.parse("grid:2")
+    readout = layer_of_readout(*trained.readout.frozen(0), "relu", regions, 2) if trained.readout else None
+    layer = Layer(_each(split), weights, biases, "relu", regions, split=split, readout=readout)
     # A window over the border reads nought, as in the layer
     expected, _ = layer.pool(layer.forward(cache.maps(np.arange(3))))
     np.testing.assert_allclose(sums, expected, rtol=1e-4, atol=1e-4)
@@ -107,9 +110,10 @@ def test_spreading_is_the_adjoint_of_summing() -> None:
     np.testing.assert_allclose((sums * pull).sum(), (values * spread).sum(), rtol=1e-5)
 
 
-@pytest.mark.parametrize("regions", ["grid:2", "whole"])
-def test_gradients_are_those_of_finite_differences(regions: str) -> None:
-    cache, trained = filled(40), polish("tanh", regions)
+@pytest.mark.parametrize(("regions", "width"), [("grid:2", 6), ("whole", 6), ("grid:2", 0)])
+def test_gradients_are_those_of_finite_differences(regions: str, width: int) -> None:
+    cache, trained = filled(40), polish("tanh", regions, width=width)
+    behind = trained.readout.parameters if trained.readout else {}
     views, sites = np.arange(40) * 2, trained.sampler.draw(40, np.random.default_rng(0))
     target = np.eye(2, dtype=np.float32)[cache.labels]
     ones = np.ones(40, np.float32)
@@ -120,14 +124,14 @@ def test_gradients_are_those_of_finite_differences(regions: str) -> None:
         value, gradient = cross_entropy(logits, target, ones)
         gradients = Gradients()
         parts = trained._backward(trained._slopes(trained.classifier.backward(gradient, tape, gradients), sums), tapes)
-        for name in trained.filters.parameters:
+        for name in (*trained.filters.parameters, *behind):
             gradients.values |= Gradients.sum(parts, [1.0] * len(parts), name).values
         return value, gradients
 
     _, gradients = loss()
-    for name in ("filters.0", "filters.1", "bias.0", "hidden"):
-        values = trained.filters.parameters.get(name, trained.classifier.parameters.get(name))
-        assert values is not None
+    parameters = trained.filters.parameters | behind | trained.classifier.parameters
+    for name in ("filters.0", "filters.1", "bias.0", "hidden", *behind):
+        values = parameters[name]
         at = np.unravel_index(np.abs(gradients.values[name]).argmax(), values.shape)
         steps = []
         for step in (3e-3, -3e-3):
@@ -137,11 +141,11 @@ def test_gradients_are_those_of_finite_differences(regions: str) -> None:
         assert (steps[0] - steps[1]) / 6e-3 == pytest.approx(float(gradients.values[name][at]), rel=0.05)
 
 
-@pytest.mark.parametrize("activation", ["relu", "sign"])
-def test_it_learns_and_the_number_of_threads_changes_nothing(activation: str) -> None:
+@pytest.mark.parametrize(("activation", "width"), [("relu", 6), ("sign", 6), ("sign", 0)])
+def test_it_learns_and_the_number_of_threads_changes_nothing(activation: str, width: int) -> None:
     found = []
     for threads in (1, 2):
-        trained = polish(activation, samples=12, shift=1, threads=threads)
+        trained = polish(activation, samples=12, shift=1, threads=threads, width=width)
         cache = filled(400)
         reports = []
         accuracy = trained.fit(

@@ -18,7 +18,7 @@ from seqbag.errors import DataError, ModelError
 from seqbag.store import Model, check_writable, load, read_tensors, save, tensor_parts, to_bytes, write_atomically
 from seqbag.trainer import train
 from tests.memory import MemorySource, text_column, tokens_column
-from tests.nets import image_network
+from tests.nets import image_network, with_activation
 
 COLUMNS = {"kind": "text", "input": "message", "label": "label"}
 TEXTS = ["disk full on host", "user logged in", "", "user logged out of host", "disk ok"]
@@ -185,15 +185,26 @@ def test_signs_over_a_grid_of_a_format_that_pooled_them_otherwise(tmp_path, acti
     assert str(error.value) == f"{tmp_path / 'old'} has format 3, in which signs were pooled otherwise: train it again"
 
 
-def test_groups_that_read_a_share_of_the_channels(tmp_path):
-    network = replace(image_network(split=2), shape=(6, 5, 3))
-    network.layers = [replace(layer, activation="relu") for layer in network.layers]
+def test_groups_that_read_a_share_of_the_channels_and_readouts(tmp_path):
+    network = replace(image_network(split=2, readout=7), shape=(6, 5, 3))
+    network.layers = [with_activation(layer, "relu") for layer in network.layers]
+    network.layers[0] = replace(network.layers[0], weights=(network.layers[0].weights[0] / np.float32(1000),))
     model, path = Model(network, {"kind": "image", "input": "img", "label": "label"}, {}), tmp_path / "m.seqbag"
     save(model, path)
     column = ImageColumn(np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3)).astype(np.uint8))
     np.testing.assert_array_equal(load(path).network.logits(column), network.logits(column))
     description, tensors = described(path.read_bytes())
     assert [layer["split"] for layer in description["layers"]] == [1, 2, 2]
+    assert [layer["readout"] for layer in description["layers"]] == [0, 7, 7]
+    for layer, width in ((0, 7), (1, -1), (1, 2**16), (1, None), (2, 7.0)):
+        changed = copy.deepcopy(description)
+        changed["layers"][layer]["readout"] = width
+        assert refused(path, rebuilt(changed, tensors)) == (
+            f"{path} is damaged (ValueError: the readout of layer {layer + 1} has {width!r} filters): "
+            "restore it or train again"
+        )
+    wide = tensors | {"layers.1.readout.weights.0": np.zeros((5, 7), np.float32)}
+    assert "layers.1.readout.weights.0 is float32 (5, 7)" in refused(path, rebuilt(description, wide))
     for layer, split in ((0, 2), (1, 0), (1, 6), (1, True), (1, 1.0), (2, "2")):
         changed = copy.deepcopy(description)
         changed["layers"][layer]["split"] = split

@@ -66,6 +66,7 @@ def _figures(model: Model, model_bytes: int) -> dict[str, Any]:
                 "channel_groups": layer.split,
                 "weights": sum(weights.size for weights in layer.weights),
                 "outputs": layer.outputs,
+                "readout": 0 if layer.readout is None else layer.readout.channels,
             }
             for layer in network.layers
         ],
@@ -94,6 +95,7 @@ def _summary(path: Path, figures: dict[str, Any]) -> None:
         widths = ", ".join("x".join(map(str, window)) for window in layer["windows"][::groups])
         widths += f" in {groups} channel groups" if groups > 1 else ""
         axes = f"{layer['outputs']} principal axes; " if layer["outputs"] < sum(layer["filters"]) else ""
+        axes += f"read out by {layer['readout']}; " if layer["readout"] else ""
         counted = ""
         if report["patches"]:  # else the layer was polished alone
             counted = (

@@ -148,6 +148,11 @@ def _next_input(graph: _Graph, layer: Layer, active: str) -> str:
         axes = (1,) * len(layer.patchers[0].window)
         kernel = np.ascontiguousarray(layer.projection.T).reshape(*layer.projection.shape[::-1], *axes)
         return graph.add("Conv", active, graph.constant(kernel))
+    return _as_inputs(graph, layer, active)
+
+
+def _as_inputs(graph: _Graph, layer: Layer, active: str) -> str:
+    """Signs as -1 and +1."""
     if layer.activation != "sign":
         return active
     twice = graph.add("Add", active, active)
@@ -203,6 +208,8 @@ def _image(graph: _Graph, layers: list[Layer]) -> str:
 
 def _pool_image(graph: _Graph, layer: Layer, active: str) -> list[str]:
     """Features of each cell of the grid, row by row, then of the cells' sizes."""
+    if layer.readout is not None:
+        return _pool_image(graph, layer.readout, _convolve(graph, layer.readout, _as_inputs(graph, layer, active)))
     sizes = [
         graph.add("Squeeze", graph.add("Shape", active, start=axis, end=axis + 1), graph.constant(np.array([0])))
         for axis in (2, 3)
