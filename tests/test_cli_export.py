@@ -127,7 +127,7 @@ def test_token_lists_are_packed_too(tmp_path: Path) -> None:
 
 def test_images_are_packed_too(tmp_path: Path) -> None:
     hub(tmp_path / "images.parquet", 300)
-    trained = train(open_source(str(tmp_path / "images.parquet")), replace(SMALL, activation="sign"))
+    trained = train(open_source(str(tmp_path / "images.parquet")), replace(SMALL, activation="sign", readout=0))
     save(trained.model({"kind": "image", "input": "img", "label": "label"}), tmp_path / "m")
     whole = run_json("evaluate", tmp_path / "m", "--source", tmp_path / "images.parquet")["accuracy"]
     small = tmp_path / "s"

@@ -38,7 +38,7 @@ def test_images_have_filters(tmp_path: Path) -> None:
     done = call("inspect", tmp_path / "model", "--plot", tmp_path / "images.png")
     assert done.returncode == 0, done.stderr
     assert "whitening  windows of 3x3; 54 filters, relu" in done.stdout
-    assert "layer 1  windows of 3x3; 12 filters, relu; 8 principal axes; regions grid:2" in done.stdout
+    assert "layer 1  windows of 3x3; 12 filters, relu; 8 principal axes; read out by 16; regions grid:2" in done.stdout
     assert colours(tmp_path / "images.png") > 100
 
 
