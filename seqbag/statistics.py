@@ -38,7 +38,7 @@ from seqbag.store import FORMAT, read_tensors, tensor_parts, write_atomically
 from seqbag.tokens import Encoder, Spans, Vocabulary
 from seqbag.trained import Trained, layer_report
 
-EXACT_CODES = 1 << 18
+EXACT_CODES = 1 << 20
 _TAIL = "tail:8,2,1"
 _KEY = "seqbag.statistics"
 _OLDEST = 2  # the first format to count examples apart from rows
