@@ -80,7 +80,9 @@ def learned_images(path: Path) -> store.Model:
     pixels = (np.random.default_rng(0).integers(0, 128, (60, 16)) + 127 * labels[:, None]).astype(np.uint8)
     column = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), 16)
     pq.write_table(pa.table({"image": column, "label": labels}), path)
-    config = TrainConfig.for_kind("image", layers=2, filters=(4,), hidden=4, polish=1, epochs=1, activation="sign")
+    config = TrainConfig.for_kind(
+        "image", layers=2, filters=(4,), hidden=4, readout=3, polish=1, epochs=1, activation="sign"
+    )
     trained = train(open_source(str(path), shape=(4, 4, 1)), config)
     return trained.model({"kind": "image", "input": "image", "label": "label"})
 
