@@ -75,8 +75,9 @@ class Layer:
     for the classifier; embedding: (tokens, dims) for a layer over token rows, None over vectors; pooling: per axis,
     how many sites become one site of the next layer's input, their mean, () for 1;
     projection: (channels, P) that the next layer's input is multiplied by, site by site; None leaves it as it is;
-    split: group g reads every split-th channel of the input, from number g % split on (grouped convolution: Xie et al.
-    2017, arXiv 1611.05431; every split-th, so that it reads of each group below: Zhang et al. 2018, arXiv 1707.01083);
+    channel_groups: of n, group g reads every n-th channel of the input, from number g % n on (grouped convolution: Xie
+    et al. 2017, arXiv 1611.05431; every n-th, so that it reads of each group below: Zhang et al. 2018, arXiv
+    1707.01083);
     readout: a layer of 1x1 windows over the activations, whose own are pooled for the classifier in their place; the
     next layer does not see them (the auxiliary net of Belilovsky et al. 2020, arXiv 1901.08164).
     """
@@ -89,7 +90,7 @@ class Layer:
     embedding: Float32s | None = None
     pooling: tuple[int, ...] = ()
     projection: Float32s | None = None
-    split: int = 1
+    channel_groups: int = 1
     readout: Layer | None = None
 
     @property
@@ -104,7 +105,7 @@ class Layer:
 
     def read_by(self, group: int) -> slice:
         """The channels of the input that a group reads."""
-        return channels_read(group, self.split)
+        return channels_read(group, self.channel_groups)
 
     def features(self, axes: int = 1) -> int:
         """Number of pooled features: each channel, and the length, of each region."""
@@ -202,9 +203,9 @@ def as_inputs(values: npt.NDArray[np.generic], activation: int) -> Float32s:
     return inputs if activation != SIGN else inputs * np.float32(2) - np.float32(1)
 
 
-def channels_read(group: int, split: int) -> slice:
-    """What a group reads of the channels of the layer below; see `Layer.split`."""
-    return slice(group % split, None, split)
+def channels_read(group: int, channel_groups: int) -> slice:
+    """What a group reads of the channels of the layer below; see `Layer.channel_groups`."""
+    return slice(group % channel_groups, None, channel_groups)
 
 
 def embed(ids: Int32s, lookup: Int32s) -> Int32s:

@@ -1,12 +1,13 @@
 """Packed models: a quantised net in a file of kilobytes. Loading one executes nothing and checks every size and range.
 
 Layout (format 6; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans,
-until 5 no split and no readout): one safetensors file, whose metadata has one entry `seqbag.packed`, JSON with sorted
-keys: format, version, weights (ternary, binary or float), activations (sign or float), config, classes, columns,
-report, layers (windows, strides, padding, regions, pooling, split, activation, filters: the number of each window,
-readout: its filters, 0 for none), hidden (units of the classifier, 0 for none) and shape (of an image, channels last;
-empty for sequences). Bits fill bytes from the lowest: bit i of a row is `row[i // 8] >> (i % 8) & 1`, and bits after
-the last are 0. A layer's inputs are numbered as in a model file: place in the window first, then channel. Tensors:
+until 5 no channel groups and no readouts): one safetensors file, whose metadata has one entry `seqbag.packed`, JSON
+with sorted keys: format, version, weights (ternary, binary or float), activations (sign or float), config, classes,
+columns, report, layers (windows, strides, padding, regions, pooling, channel_groups, activation, filters: the number of
+each window, readout: its filters, 0 for none), hidden (units of the classifier, 0 for none) and shape (of an image,
+channels last; empty for sequences). Bits fill bytes from the lowest: bit i of a row is `row[i // 8] >> (i % 8) & 1`,
+and bits after the last are 0. A layer's inputs are numbered as in a model file: place in the window first, then
+channel. Tensors:
 
 | name                       | shape, dtype                       | what                                             |
 |----------------------------|------------------------------------|--------------------------------------------------|

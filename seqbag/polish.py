@@ -98,11 +98,11 @@ class Polish:
 
     def __init__(
         self, sampler: Sampler, filters: VectorFilters, readout: VectorFilters | None, classifier: Classifier,
-        activation: Activation, workers: Workers, rng: np.random.Generator, split: int = 1,
+        activation: Activation, workers: Workers, rng: np.random.Generator, channel_groups: int = 1,
     ) -> None:  # fmt: skip
-        """readout: filters over the activations of all the others, or None to pool those; split: see `Layer`."""
+        """readout: filters over the activations of all others, or None to pool those; channel_groups: see `Layer`."""
         self.sampler, self.filters, self.readout, self.classifier = sampler, filters, readout, classifier
-        self.split = split
+        self.channel_groups = channel_groups
         self.activation, self.workers, self.rng = ACTIVATIONS[activation], workers, rng
         self._means = takes_means(sampler.regions)
 
@@ -187,7 +187,7 @@ class Polish:
     ) -> tuple[Float32s, _Tape]:  # fmt: skip
         windows = []
         for group, (inputs, index) in enumerate(zip(filters.inputs, self.sampler.index, strict=True)):
-            read = channels_read(group, self.split)
+            read = channels_read(group, self.channel_groups)
             windows.append(np.empty((sites.size, len(inputs.mean)), np.float32))
             factor = np.tile(block.scale.step[read], index.shape[1]) * inputs.scale
             offset = -inputs.mean * inputs.scale

@@ -83,11 +83,11 @@ class Polisher:
         quantise, own = config.activation == "sign", config.filters_of(self.network.depth)
         # Filters of the counts read all channels, and so do those over a whitened image, whose channels are few.
         alone = start is not None or self.network.depth == 0
-        split = 1 if alone else gcd(config.channel_groups, len(self._scale), own)
-        patchers, own = tuple(patcher for patcher in patchers for _ in range(split)), own // split
+        groups = 1 if alone else gcd(config.channel_groups, len(self._scale), own)
+        patchers, own = tuple(patcher for patcher in patchers for _ in range(groups)), own // groups
         sampler = Sampler(patchers, regions, self.grid, config.samples, shift)
         axes = self.network.layers[-1].projection is not None
-        filters = VectorFilters(_inputs(patchers, split, self._sample, quantise, axes), own, rng, quantise)
+        filters = VectorFilters(_inputs(patchers, groups, self._sample, quantise, axes), own, rng, quantise)
         if start is not None:
             filters.load(start.weights, start.biases)
         channels, width, readout = own * len(patchers), config.readout, None
@@ -95,7 +95,7 @@ class Polisher:
             readout = VectorFilters([Standardiser.none(channels)], width, rng, quantise, "readout.")
         features = regions.count(len(self.grid)) * ((width or channels) + 1)
         classifier = Classifier(features, config.hidden, len(self.network.classes), rng)
-        polish = Polish(sampler, filters, readout, classifier, config.activation, workers, rng, split)
+        polish = Polish(sampler, filters, readout, classifier, config.activation, workers, rng, groups)
 
         def report(epoch: EpochReport) -> None:
             progress.advance(1, f"loss {epoch.loss:.4f}, held-out accuracy (sampled) {epoch.accuracy:.4f}")
@@ -112,7 +112,7 @@ class Polisher:
         behind = None
         if readout is not None:
             behind = layer_of_readout(*readout.frozen(0), config.activation, regions, len(self.grid))
-        layer = Layer(patchers, weights, biases, config.activation, regions, split=split, readout=behind)
+        layer = Layer(patchers, weights, biases, config.activation, regions, channel_groups=groups, readout=behind)
         return layer, classifier, accuracy
 
     def _blocks(self) -> Blocks:
@@ -151,11 +151,11 @@ def _pieces(filled: int, rows: int, size: int) -> list[tuple[int, int]]:
     return [(a, b) for a, b in pairwise(edges) if a < b]
 
 
-def _inputs(patchers: tuple[Patcher, ...], split: int, sample: Maps, quantise: bool, axes: bool) -> list[Standardiser]:
+def _inputs(patchers: tuple[Patcher, ...], groups: int, sample: Maps, quantise: bool, axes: bool) -> list[Standardiser]:
     """Signs, or their means, are taken as they are, so that they stay bits; principal axes keep what they vary."""
     inputs = []
     for group, patcher in enumerate(patchers):
-        read = sample.channels(channels_read(group, split))
+        read = sample.channels(channels_read(group, groups))
         windows: npt.NDArray[np.float32] = read.windows(patcher)[0].astype(np.float32, copy=False)
         none = quantise or len(windows) == 0
         size = windows.shape[1]

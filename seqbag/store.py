@@ -1,10 +1,10 @@
 """Model files: safetensors with a JSON description in the header. Loading one executes nothing.
 
 Layout (format 6; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans,
-until 5 no split and no readout). The header's metadata has one entry `seqbag`, JSON: format, version, config, classes,
-columns (what input and label were read from), report (the training figures), layers (windows, strides, padding,
-regions, activation, pooling, split, readout: its filters, 0 for none), hidden (units of the classifier) and shape (of
-an image, channels last; empty for sequences). Tensors:
+until 5 no channel groups and no readouts). The header's metadata has one entry `seqbag`, JSON: format, version, config,
+classes, columns (what input and label were read from), report (the training figures), layers (windows, strides,
+padding, regions, activation, pooling, channel_groups, readout: its filters, 0 for none), hidden (units of the
+classifier) and shape (of an image, channels last; empty for sequences). Tensors:
 
 | name                                | shape, dtype                          | what                                  |
 |-------------------------------------|---------------------------------------|---------------------------------------|
@@ -227,7 +227,7 @@ def describe_layer(layer: Layer) -> dict[str, Any]:
         "regions": str(layer.regions),
         "pooling": list(layer.pooling),
         "activation": layer.activation,
-        "split": layer.split,
+        "channel_groups": layer.channel_groups,
         "readout": 0 if layer.readout is None else layer.readout.channels,
     }
 
@@ -291,9 +291,9 @@ def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | No
     )
     embedding = checked(arrays, f"layers.{number}.embedding", np.float32, 2) if inputs is None else None
     channels = inputs if embedding is None else embedding.shape[1]
-    split, weights, biases = read_split(number, values, inputs), list[Float32s](), list[Float32s]()
+    groups, weights, biases = read_channel_groups(number, values, inputs), list[Float32s](), list[Float32s]()
     for group, patcher in enumerate(patchers):
-        read = len(range(int(channels or 0))[channels_read(group, split)])
+        read = len(range(int(channels or 0))[channels_read(group, groups)])
         weights.append(checked(arrays, f"layers.{number}.weights.{group}", np.float32, 2))
         biases.append(checked(arrays, f"layers.{number}.bias.{group}", np.float32, 1))
         if weights[-1].shape != (int(np.prod(patcher.window)) * read, len(biases[-1])):
@@ -313,24 +313,24 @@ def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | No
         held = checked(arrays, f"{name}.weights.0", np.float32, 2, (sum(map(len, biases)), width))
         bias = checked(arrays, f"{name}.bias.0", np.float32, 1, (width,))
         readout = layer_of_readout(held, bias, values["activation"], regions, len(patchers[0].window))
-    how = values["activation"], regions, embedding, pooling, projection, split, readout
+    how = values["activation"], regions, embedding, pooling, projection, groups, readout
     return Layer(patchers, tuple(weights), tuple(biases), *how)
 
 
 def read_width(number: int, values: dict[str, Any], inputs: int | None) -> int:
-    """Filters of a layer's readout, 0 without one. inputs: as for `read_split`. Raises ValueError."""
+    """Filters of a layer's readout, 0 without one. inputs: as for `read_channel_groups`. Raises ValueError."""
     width: int = values.get("readout", 0)  # until format 5, a layer's own activations were pooled
     if type(width) is not int or not 0 <= width < (_MOST_SITES if number and inputs else 1):
         raise ValueError(f"the readout of layer {number + 1} has {width!r} filters")
     return width
 
 
-def read_split(number: int, values: dict[str, Any], inputs: int | None) -> int:
+def read_channel_groups(number: int, values: dict[str, Any], inputs: int | None) -> int:
     """See `Layer`. inputs: channels that the layer is given, None for tokens. Raises ValueError."""
-    split = values.get("split", 1)  # until format 5, a layer read all channels
-    if type(split) is not int or not 1 <= split <= (inputs if number and inputs else 1):
-        raise ValueError(f"the channels of layer {number + 1} are split by {split!r}")
-    return split
+    channel_groups = values.get("channel_groups", 1)  # until format 5, a layer read all channels
+    if type(channel_groups) is not int or not 1 <= channel_groups <= (inputs if number and inputs else 1):
+        raise ValueError(f"layer {number + 1} has {channel_groups!r} channel groups")
+    return channel_groups
 
 
 def read_projection(arrays: Arrays, number: int, channels: int) -> Float32s | None:

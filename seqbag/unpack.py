@@ -44,9 +44,9 @@ def read_layer(number: int, values: dict[str, Any], arrays: Arrays, kind: Kind, 
         raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
     embedding = _embedding(arrays, kind, dims) if dims and number == 0 else None
     held = kind.filters(number == 0 and embedding is None)
-    split, weights, biases = store.read_split(number, values, inputs or None), [], []
+    groups, weights, biases = store.read_channel_groups(number, values, inputs or None), [], []
     for group, (patcher, filters) in enumerate(zip(patchers, values["filters"], strict=True)):
-        channels = len(range(inputs if embedding is None else embedding.shape[1])[channels_read(group, split)])
+        channels = len(range(inputs if embedding is None else embedding.shape[1])[channels_read(group, groups)])
         shape = channels * prod(patcher.window), size(filters)
         w, b = _filters(arrays, (f"layers.{number}", group), shape, held, kind)
         weights.append(w)
@@ -59,7 +59,7 @@ def read_layer(number: int, values: dict[str, Any], arrays: Arrays, kind: Kind, 
         shape = sum(map(len, biases)), width
         behind = _filters(arrays, (f"layers.{number}.readout", 0), shape, kind.weights, kind)
         readout = layer_of_readout(*behind, activation, regions, len(patchers[0].window))
-    how = activation, regions, embedding, pooling, projection, split, readout
+    how = activation, regions, embedding, pooling, projection, groups, readout
     return Layer(patchers, tuple(weights), tuple(biases), *how)
 
 

@@ -38,14 +38,14 @@ def vote_of(rng, half):
     return made
 
 
-def layer_of(rng, windows, filters, regions, channels, padding="same", stride=1, embedding=None, zeros=0.3, split=1):
-    """A layer of sign activations. windows: shapes, one for each `split` groups; channels: of its input."""
-    patchers = tuple(Patcher(window, (stride,) * len(window), padding) for window in windows for _ in range(split))
-    read = [len(range(channels)[channels_read(group, split)]) for group in range(len(patchers))]
+def layer_of(rng, windows, filters, regions, channels, padding="same", stride=1, embedding=None, zeros=0.3, groups=1):
+    """A layer of sign activations. windows: shapes, one for each `groups` groups; channels: of its input."""
+    patchers = tuple(Patcher(window, (stride,) * len(window), padding) for window in windows for _ in range(groups))
+    read = [len(range(channels)[channels_read(group, groups)]) for group in range(len(patchers))]
     inputs = [int(np.prod(patcher.window)) * own for patcher, own in zip(patchers, read, strict=True)]
     parts = [ternary_filters(rng, own, filters, zeros) for own in inputs]
     weights, biases = tuple(w for w, _ in parts), tuple(b for _, b in parts)
-    return Layer(patchers, weights, biases, "sign", Regions.parse(regions), embedding, split=split)
+    return Layer(patchers, weights, biases, "sign", Regions.parse(regions), embedding, channel_groups=groups)
 
 
 def with_activation(layer, activation):
@@ -60,9 +60,9 @@ def unsplit(layer, channels):
     for group, (patcher, weights) in enumerate(zip(layer.patchers, layer.weights, strict=True)):
         sites = int(np.prod(patcher.window))
         whole = np.zeros((sites, channels, weights.shape[1]), np.float32)
-        whole[:, group % layer.split :: layer.split] = weights.reshape(sites, -1, weights.shape[1])
+        whole[:, group % layer.channel_groups :: layer.channel_groups] = weights.reshape(sites, -1, weights.shape[1])
         wide.append(whole.reshape(sites * channels, -1))
-    return replace(layer, weights=tuple(wide), split=1)
+    return replace(layer, weights=tuple(wide), channel_groups=1)
 
 
 def token_network(seed=0, dims=10, filters=7, widths=(1, 3), regions="tail:3,1", layers=2, tokens=12, **kind):
@@ -94,10 +94,10 @@ def image_network(
     pooling=(),
     first="none",
     project=0,
-    split=1,
+    groups=1,
     readout=0,
 ):
-    """A net over pixels: a float layer, whose maps are pooled, then two of bits, in `split` groups of filters.
+    """A net over pixels: a float layer, whose maps are pooled, then two of bits, in `groups` groups of filters.
 
     readout: filters of the readout of each of these, 0 for none.
 
@@ -109,8 +109,8 @@ def image_network(
     bias = rng.standard_normal(filters).astype(np.float32)
     patcher = Patcher(window, (1,) * len(window), padding)
     pixels = Layer((patcher,), (weights,), (bias,), "sign", Regions.parse(first), pooling=pooling)
-    inputs = [project or filters, project or filters * split]
-    stack = [pixels] + [layer_of(rng, [window], filters, regions, size, padding, split=split) for size in inputs]
+    inputs = [project or filters, project or filters * groups]
+    stack = [pixels] + [layer_of(rng, [window], filters, regions, size, padding, groups=groups) for size in inputs]
     if project:
         matrices = rng.standard_normal((2, filters, project)).astype(np.float32) / np.float32(50)
         stack[:2] = [replace(layer, projection=matrix) for layer, matrix in zip(stack, matrices, strict=False)]

@@ -105,9 +105,9 @@ def test_bit_convolution_on_grids_matches_whole_number_sums(seed, window, channe
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([3, 65, 130]), st.sampled_from([2, 3]), st.sampled_from([(), (2, 2)]))
-def test_groups_that_read_a_share_of_the_bits(seed, channels, split, pooling):
+def test_groups_that_read_a_share_of_the_bits(seed, channels, groups, pooling):
     rng = np.random.default_rng(seed)
-    layer = layer_of(rng, [(3, 3)], 9, "whole", channels, split=split)
+    layer = layer_of(rng, [(3, 3)], 9, "whole", channels, groups=groups)
     maps = Maps(words_of(rng.choice([-1, 1], (48, channels))), np.array([0, 24, 48], np.int64), (4, 6))
     spans = np.array([[0, channels]])
     expected = BitStage(unsplit(layer, channels), spans, pooling)(maps)

@@ -87,7 +87,7 @@ def test_images_are_learned_and_survive_their_file(tmp_path: Path, change: dict[
     poolings = [(2, 2), (2, 2), (1, 1)] if signs else [(2, 2), (1, 1), (2, 2)]
     assert [layer.pooling for layer in trained.network.layers] == poolings
     groups = change.get("channel_groups", 1) if "codebook" not in change else 1  # those of counts read all channels
-    assert [layer.split for layer in trained.network.layers] == [1, 1, groups]
+    assert [layer.channel_groups for layer in trained.network.layers] == [1, 1, groups]
     assert all(layer.valid_accuracy > 0.7 for layer in trained.layers)
     save(trained.model({"kind": "image", "input": "img", "label": "label"}), tmp_path / "model")
     again = load(tmp_path / "model").network

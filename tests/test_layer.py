@@ -102,11 +102,11 @@ def test_grids(grid, window, stride, padding, regions):
         assert lengths[i].sum() == len(expected)
 
 
-@pytest.mark.parametrize("split", [2, 3])
-def test_groups_read_a_share_of_the_channels_each(split):
+@pytest.mark.parametrize("groups", [2, 3])
+def test_groups_read_a_share_of_the_channels_each(groups):
     maps = grid_maps((4, 5), 5)
-    layer = layer_of(np.random.default_rng(0), [(3, 3), (1, 1)], 4, "grid:2", 5, split=split)
-    assert layer.channels == 2 * split * 4
+    layer = layer_of(np.random.default_rng(0), [(3, 3), (1, 1)], 4, "grid:2", 5, groups=groups)
+    assert layer.channels == 2 * groups * 4
     np.testing.assert_array_equal(layer.forward(maps).values, unsplit(layer, 5).forward(maps).values)
 
 

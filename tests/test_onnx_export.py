@@ -55,15 +55,15 @@ def test_sequences(activation, regions, layers, widths, padding):
 
 @pytest.mark.parametrize("regions", ["whole", "grid:1", "grid:3"])
 @pytest.mark.parametrize(
-    ("hidden", "activation", "pooling", "project", "split", "readout"),
+    ("hidden", "activation", "pooling", "project", "groups", "readout"),
     [
         (0, "sign", (2, 2), 0, 1, 0), (4, "relu", (2, 1), 0, 2, 7), (4, "relu", (2, 1), 3, 1, 0),
         (4, "sign", (), 0, 1, 7), (4, "sign", (2, 2), 0, 2, 0),
     ],
 )  # fmt: skip
-def test_images(regions, hidden, activation, pooling, project, split, readout):
+def test_images(regions, hidden, activation, pooling, project, groups, readout):
     network = image_network(
-        regions=regions, hidden=hidden, pooling=pooling, project=project, split=split, readout=readout
+        regions=regions, hidden=hidden, pooling=pooling, project=project, groups=groups, readout=readout
     )
     network.layers[1:] = [dataclasses.replace(layer, pooling=pooling) for layer in network.layers[1:]]
     network.layers[:] = [with_activation(layer, activation) for layer in network.layers]

@@ -81,9 +81,9 @@ def test_a_packed_net_gives_what_the_quantised_net_gave(place, kind):
 
 
 @pytest.mark.parametrize("kind", [*SIGNS, Kind("float", "sign")])
-@pytest.mark.parametrize(("hidden", "split", "readout"), [(0, 1, 0), (4, 2, 0), (4, 1, 7)])
-def test_nets_over_pixels_come_back_whole(place, kind, hidden, split, readout):
-    made = image_network(hidden=hidden, pooling=(2, 2), split=split, readout=readout)
+@pytest.mark.parametrize(("hidden", "groups", "readout"), [(0, 1, 0), (4, 2, 0), (4, 1, 7)])
+def test_nets_over_pixels_come_back_whole(place, kind, hidden, groups, readout):
+    made = image_network(hidden=hidden, pooling=(2, 2), groups=groups, readout=readout)
     network = dataclasses.replace(quantise(made, kind), shape=PIXELS.shape[1:])
     loaded = read(place, to_bytes(model_of(network, "image"), kind))
     column = ImageColumn(PIXELS)
@@ -134,7 +134,7 @@ def test_the_bytes_are_those_documented(data):
     }  # fmt: skip
     assert description["layers"][1] == {
         "windows": [[1], [3]], "strides": [[1], [1]], "padding": "same", "regions": "tail:3,1", "activation": "sign",
-        "filters": [7, 7], "pooling": [], "split": 1, "readout": 0,
+        "filters": [7, 7], "pooling": [], "channel_groups": 1, "readout": 0,
     }  # fmt: skip
     weights, bias = network.layers[1].weights[1], network.layers[1].biases[1]
     for f in range(7):
@@ -219,7 +219,7 @@ LIES = {
 }  # fmt: skip
 LAYER_LIES = {
     "windows": [[1], [2**40]], "strides": [[1], [0]], "padding": "circular", "regions": "tail:99999999",
-    "activation": "relu", "filters": [7], "pooling": [2], "split": 2, "readout": 3,
+    "activation": "relu", "filters": [7], "pooling": [2], "channel_groups": 2, "readout": 3,
 }  # fmt: skip
 
 

@@ -21,8 +21,8 @@ PATCHERS = (Patcher((3, 3), (1, 1), "same"), Patcher((1, 1), (1, 1), "same"))
 EVERYTHING = 10**6
 
 
-def _each(split: int) -> tuple[Patcher, ...]:
-    return tuple(patcher for patcher in PATCHERS for _ in range(split))
+def _each(groups: int) -> tuple[Patcher, ...]:
+    return tuple(patcher for patcher in PATCHERS for _ in range(groups))
 
 
 def filled(rows: int, views: int = 2, seed: int = 0) -> MapCache:
@@ -41,17 +41,17 @@ def filled(rows: int, views: int = 2, seed: int = 0) -> MapCache:
 
 def polish(
     activation: str, regions: str = "grid:2", samples: int = EVERYTHING, shift: int = 0, threads: int = 1,
-    split: int = 1, width: int = 6,
+    groups: int = 1, width: int = 6,
 ) -> Polish:  # fmt: skip
     rng = np.random.default_rng(1)
-    chosen, read = Regions.parse(regions), [len(range(CHANNELS)[group::split]) for group in range(split)]
-    sampler = Sampler(_each(split), chosen, GRID, samples, shift)
+    chosen, read = Regions.parse(regions), [len(range(CHANNELS)[group::groups]) for group in range(groups)]
+    sampler = Sampler(_each(groups), chosen, GRID, samples, shift)
     sizes = [sites * own for sites in (9, 1) for own in read]
     inputs = [Standardiser(np.full(n, 0.1, np.float32), np.full(n, 0.5, np.float32)) for n in sizes]
     filters = VectorFilters(inputs, 5, rng)
-    readout = VectorFilters([Standardiser.none(10 * split)], width, rng, prefix="readout.") if width else None
-    classifier = Classifier(chosen.count(2) * ((width or 10 * split) + 1), 7, 2, rng)
-    return Polish(sampler, filters, readout, classifier, activation, Workers(threads), rng, split)
+    readout = VectorFilters([Standardiser.none(10 * groups)], width, rng, prefix="readout.") if width else None
+    classifier = Classifier(chosen.count(2) * ((width or 10 * groups) + 1), 7, 2, rng)
+    return Polish(sampler, filters, readout, classifier, activation, Workers(threads), rng, groups)
 
 
 def test_samples_are_in_their_regions_in_equal_shares() -> None:
@@ -85,16 +85,16 @@ def test_moved_examples_are_read_as_if_they_lay_in_a_wider_picture_of_noughts() 
     assert len(seen) > 15
 
 
-@pytest.mark.parametrize(("split", "width"), [(1, 6), (2, 6), (1, 0), (2, 0)])
-def test_windows_and_sums_of_samples_are_those_of_the_convolution(split: int, width: int) -> None:
+@pytest.mark.parametrize(("groups", "width"), [(1, 6), (2, 6), (1, 0), (2, 0)])
+def test_windows_and_sums_of_samples_are_those_of_the_convolution(groups: int, width: int) -> None:
     cache, rng = filled(3), np.random.default_rng(0)
-    trained = polish("relu", split=split, width=width)
+    trained = polish("relu", groups=groups, width=width)
     sums, _ = trained._forward(cache, np.arange(3) * 2, trained.sampler.draw(3, rng))
-    frozen = [trained.filters.frozen(group) for group in range(2 * split)]
+    frozen = [trained.filters.frozen(group) for group in range(2 * groups)]
     weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
     regions = Regions.parse("grid:2")
     readout = layer_of_readout(*trained.readout.frozen(0), "relu", regions, 2) if trained.readout else None
-    layer = Layer(_each(split), weights, biases, "relu", regions, split=split, readout=readout)
+    layer = Layer(_each(groups), weights, biases, "relu", regions, channel_groups=groups, readout=readout)
     # A window over the border reads nought, as in the layer
     expected, _ = layer.pool(layer.forward(cache.maps(np.arange(3))))
     np.testing.assert_allclose(sums, expected, rtol=1e-4, atol=1e-4)

@@ -186,7 +186,7 @@ def test_signs_over_a_grid_of_a_format_that_pooled_them_otherwise(tmp_path, acti
 
 
 def test_groups_that_read_a_share_of_the_channels_and_readouts(tmp_path):
-    network = replace(image_network(split=2, readout=7), shape=(6, 5, 3))
+    network = replace(image_network(groups=2, readout=7), shape=(6, 5, 3))
     network.layers = [with_activation(layer, "relu") for layer in network.layers]
     network.layers[0] = replace(network.layers[0], weights=(network.layers[0].weights[0] / np.float32(1000),))
     model, path = Model(network, {"kind": "image", "input": "img", "label": "label"}, {}), tmp_path / "m.seqbag"
@@ -194,7 +194,7 @@ def test_groups_that_read_a_share_of_the_channels_and_readouts(tmp_path):
     column = ImageColumn(np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3)).astype(np.uint8))
     np.testing.assert_array_equal(load(path).network.logits(column), network.logits(column))
     description, tensors = described(path.read_bytes())
-    assert [layer["split"] for layer in description["layers"]] == [1, 2, 2]
+    assert [layer["channel_groups"] for layer in description["layers"]] == [1, 2, 2]
     assert [layer["readout"] for layer in description["layers"]] == [0, 7, 7]
     for layer, width in ((0, 7), (1, -1), (1, 2**16), (1, None), (2, 7.0)):
         changed = copy.deepcopy(description)
@@ -205,15 +205,15 @@ def test_groups_that_read_a_share_of_the_channels_and_readouts(tmp_path):
         )
     wide = tensors | {"layers.1.readout.weights.0": np.zeros((5, 7), np.float32)}
     assert "layers.1.readout.weights.0 is float32 (5, 7)" in refused(path, rebuilt(description, wide))
-    for layer, split in ((0, 2), (1, 0), (1, 6), (1, True), (1, 1.0), (2, "2")):
+    for layer, groups in ((0, 2), (1, 0), (1, 6), (1, True), (1, 1.0), (2, "2")):
         changed = copy.deepcopy(description)
-        changed["layers"][layer]["split"] = split
+        changed["layers"][layer]["channel_groups"] = groups
         assert refused(path, rebuilt(changed, tensors)) == (
-            f"{path} is damaged (ValueError: the channels of layer {layer + 1} are split by {split!r}): "
+            f"{path} is damaged (ValueError: layer {layer + 1} has {groups!r} channel groups): "
             "restore it or train again"
         )
     changed = copy.deepcopy(description)
-    del changed["layers"][1]["split"]  # as in a file of format 5, whose layers read all channels
+    del changed["layers"][1]["channel_groups"]  # as in a file of format 5, whose layers read all channels
     assert "the weights of layer 2 do not fit its windows" in refused(path, rebuilt(changed, tensors))
 
 

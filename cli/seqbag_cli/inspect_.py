@@ -63,7 +63,7 @@ def _figures(model: Model, model_bytes: int) -> dict[str, Any]:
                 "filters": [len(bias) for bias in layer.biases],
                 "regions": str(layer.regions),
                 "activation": layer.activation,
-                "channel_groups": layer.split,
+                "channel_groups": layer.channel_groups,
                 "weights": sum(weights.size for weights in layer.weights),
                 "outputs": layer.outputs,
                 "readout": 0 if layer.readout is None else layer.readout.channels,

@@ -129,7 +129,7 @@ def _convolve(graph: _Graph, layer: Layer, values: str) -> str:
         before = [patcher.before(axis) for axis in range(len(patcher.window))]
         after = [size - 1 - start for size, start in zip(patcher.window, before, strict=True)]
         own = values
-        if layer.split > 1:
+        if layer.channel_groups > 1:
             ends = (graph.constant(np.array([n])) for n in (read.start, np.iinfo(np.int64).max, 1, read.step))
             own = graph.add("Slice", values, *ends)
         sums = graph.add("Conv", own, graph.constant(kernel), graph.constant(bias), pads=before + after)
