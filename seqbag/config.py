@@ -17,7 +17,6 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "filters": (384, 384, 384, 512),
     "regions": "grid:3",
     "hidden": 256,
-    "readout": 256,
     "project": 96,
     "polish": 28,
     "views": 4,
@@ -27,7 +26,7 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "memory": 75 * 10**8,
 }
 # Signs are not projected: a filter that reads one channel in four costs what one over 96 axes does.
-_SIGN_DEFAULTS: dict[str, Any] = {**_IMAGE_DEFAULTS, "channel_groups": 4, "readout": 0}
+_SIGN_DEFAULTS: dict[str, Any] = {**_IMAGE_DEFAULTS, "channel_groups": 4}
 _HELD_IMAGES = 2000  # an accuracy of 0.87 is measured to 0.0075 by them
 
 

@@ -59,7 +59,6 @@ def test_of_many_images_no_more_are_held_out_than_it_takes_to_measure(kind, rows
 def test_signs_over_images_have_defaults_of_their_own():
     floats, signs = (TrainConfig.for_kind("image", activation=activation) for activation in ("relu", "sign"))
     assert (floats.channel_groups, signs.channel_groups) == (1, 4)
-    assert (floats.readout, signs.readout) == (256, 0)
     assert TrainConfig.for_kind("image", activation="sign", layers=2).layers == 2
     assert TrainConfig.for_kind("text", activation="sign") == TrainConfig(activation="sign")
 
