@@ -85,7 +85,7 @@ class Engine:
             else:
                 self._stages.append(TokenStage(layer) if tables_fit(layer) else EmbeddedStage(layer))
         self._readouts = [
-            BitStage(layer.readout, spans) if layer.readout is not None else None
+            (layer.readout, bit_spans(layer.readout), BitStage(layer.readout, spans)) if layer.readout else None
             for layer, spans in zip(self._layers, self._spans, strict=True)
         ]
         self._classifier = _Quick(network.classifier)
@@ -117,8 +117,8 @@ class Engine:
             if readout is None:
                 column = self._pool(layer, spans, maps, out, column)
             else:
-                assert layer.readout is not None
-                column = self._pool(layer.readout, bit_spans(layer.readout), readout(maps), out, column)
+                behind, behind_spans, convolve = readout
+                column = self._pool(behind, behind_spans, convolve(maps), out, column)
         return out
 
     def _pool(self, layer: Layer, spans: Int64s, maps: Maps, out: Float32s, column: int) -> int:
