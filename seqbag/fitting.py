@@ -23,6 +23,7 @@ from seqbag.progress import Progress, Silent
 from seqbag.recency import alike, foresight, newer_more, rows_of_strata
 from seqbag.regions import Regions
 
+MOST_CONFUSED = 100  # classes whose confusion is kept
 UNKNOWN = 1  # the embedding row of tokens not seen in training; 0 is padding
 _PROBE_BAGS = 20_000  # enough to tell whether the ends of sequences matter
 _CALIBRATION_BAGS = 50_000
@@ -100,23 +101,20 @@ class Fitter:
         )
         return counts if scores[1] > scores[0] else _whole(counts)
 
-    def calibrate(
-        self, classifier: Classifier, counts: LayerCounts, task: str, refit: bool, clustered: bool = False
-    ) -> float:
+    def calibrate(self, classifier: Classifier, counts: LayerCounts, task: str, clustered: bool = False) -> float:
         """Refit a classifier on true features, the dense part of the bags. Returns the accuracy on held-out rows.
 
         clustered: it was trained on clusters of bags, and has much to learn from the rows themselves.
         """
         head = Head([], VectorFilters([], 0, self.rng), classifier, Regions("whole"), "relu", self.workers)
-        if refit:
-            head.calibrate(counts.bags, counts.bags.size, self.rng)
-            schedule = Schedule.for_bags(counts.bags, self.config.epochs)
-            if clustered:
-                schedule = replace(schedule, epochs=2 * schedule.epochs)
-            else:
-                schedule = Schedule(max(1, schedule.epochs // 2), schedule.batch, schedule.rate / 4)
-            self._run(head, counts, schedule, task, self.progress, *self._gentle())
-            head.calibrate(counts.bags, counts.bags.size, self.rng)
+        head.calibrate(counts.bags, counts.bags.size, self.rng)
+        schedule = Schedule.for_bags(counts.bags, self.config.epochs)
+        if clustered:
+            schedule = replace(schedule, epochs=2 * schedule.epochs)
+        else:
+            schedule = Schedule(max(1, schedule.epochs // 2), schedule.batch, schedule.rate / 4)
+        self._run(head, counts, schedule, task, self.progress, *self._gentle())
+        head.calibrate(counts.bags, counts.bags.size, self.rng)
         return self._measured(head, counts)
 
     def measure(self, classifier: Classifier, counts: LayerCounts) -> float:
@@ -144,7 +142,9 @@ class Fitter:
         return (False, _MIXUP) if self.config.polish else (True, 0.0)
 
     def _measured(self, head: Head, counts: LayerCounts) -> float:
-        """Accuracy on the held-out rows, whose confusion is kept."""
+        """Accuracy on the held-out rows, whose confusion is kept if there are few classes."""
+        if head.classifier.classes > MOST_CONFUSED:
+            return head.accuracy(counts.held_out)
         self.confusion = head.confusion(counts.held_out)
         return float(np.trace(self.confusion)) / counts.held_out.rows if counts.held_out.rows else float("nan")
 

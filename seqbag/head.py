@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from seqbag.optimiser import Optimiser, one_cycle
 from seqbag.parallel import Workers
 from seqbag.regions import Regions
 
+_Judged = TypeVar("_Judged")
 _Share = tuple[Int32s, float]  # some visits, and the share of each bag in a mixture, 1 without
 Activation = Literal["relu", "tanh", "sign"]
 ACTIVATIONS: dict[Activation, int] = {"relu": RELU, "tanh": TANH, "sign": SIGN}
@@ -123,23 +124,35 @@ class Head:
                 report(EpochReport(epoch + 1, schedule.epochs, losses / steps_an_epoch, self.accuracy(shown)))
 
     def accuracy(self, bags: Bags, batch: int = _TESTED) -> float:
-        """Share of the rows in bags whose class is the likeliest."""
-        return float(np.trace(self.confusion(bags, batch)) / bags.rows) if bags.size else float("nan")
+        """Share of the rows in bags whose class is the likeliest; NaN without rows."""
+        right = self._judged(bags, batch, lambda own, best, counts: int(counts[own == best].sum()))
+        return sum(right) / bags.rows if bags.size else float("nan")
 
     def confusion(self, bags: Bags, batch: int = _TESTED) -> Int64s:
         """(classes, classes) counts of rows: [class, prediction]."""
+        shape = (self.classifier.classes,) * 2
+
+        def part(own: Int32s, best: npt.NDArray[np.intp], counts: Int64s) -> Int64s:
+            confusion = np.zeros(shape, np.int64)
+            np.add.at(confusion, (own, best), counts)
+            return confusion
+
+        confusion: Int64s = sum(self._judged(bags, batch, part), np.zeros(shape, np.int64))
+        return confusion
+
+    def _judged(
+        self, bags: Bags, batch: int, judge: Callable[[Int32s, npt.NDArray[np.intp], Int64s], _Judged]
+    ) -> list[_Judged]:
+        """What `judge` makes of some labels at a time: their class, the likeliest class, and how many rows have it."""
         pointers, classes, counts = bags.label_counts()
 
-        def part(chosen: npt.NDArray[np.intp]) -> Int64s:
-            confusion = np.zeros((self.classifier.classes, self.classifier.classes), np.int64)
+        def part(chosen: npt.NDArray[np.intp]) -> _Judged:
             best = self.classifier.logits(self.features(bags, chosen)).argmax(1)
             nodes = slice(pointers[chosen[0]], pointers[chosen[-1] + 1])
             owner = np.repeat(chosen - chosen[0], np.diff(pointers[chosen[0] : chosen[-1] + 2]))
-            np.add.at(confusion, (classes[nodes], best[owner]), counts[nodes])
-            return confusion
+            return judge(classes[nodes], best[owner], counts[nodes])
 
-        parts = self.workers.map(_stretches(np.arange(bags.size), batch), part)
-        return np.sum(parts, axis=0, dtype=np.int64) if parts else np.zeros((self.classifier.classes,) * 2, np.int64)
+        return self.workers.map(_stretches(np.arange(bags.size), batch), part)
 
     def calibrate(self, bags: Bags, most: int, rng: np.random.Generator, batch: int = _TESTED) -> None:
         """Set the statistics the classifier standardises by from at most `most` of the bags, by the rows in each."""

@@ -1,43 +1,48 @@
-"""How good predictions are: confusion counts and log-loss, as a statistic that merges."""
+"""How good predictions are: rows right of each class and log-loss, as a statistic that merges."""
 
 from __future__ import annotations
 
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from seqbag.batch import Float32s, Int32s
+from seqbag.batch import Float32s, Int32s, Int64s
 
 _SCALE = 2.0**32  # log-losses are summed as integers of this fraction of a nat, so that merging is exact
 
 
 class Metrics:
-    """Confusion counts over the classes of a model, and one more row for labels the model does not know.
+    """Counts of rows by class, and of rows whose label the model does not know, which always count as wrong.
 
-    confusion: (classes + 1, classes) int64, [true, predicted], the last row for unknown labels, which always count as
-    wrong.
+    labelled, predicted, right: (classes,) int64, rows of a class, rows said to be of it, and rows of it that are; the
+    first has one more, for the labels that are not known. (A matrix of confusions would be 34 GB for 65,536 classes.)
     """
 
     def __init__(self, classes: tuple[str, ...]) -> None:
         self.classes = classes
-        self.confusion: npt.NDArray[np.int64] = np.zeros((len(classes) + 1, len(classes)), np.int64)
+        self.labelled: Int64s = np.zeros(len(classes) + 1, np.int64)
+        self.predicted: Int64s = np.zeros(len(classes), np.int64)
+        self.right: Int64s = np.zeros(len(classes), np.int64)
         self.log_loss_units = 0
 
     def update(self, labels: Int32s, probabilities: Float32s) -> None:
         """Count rows. labels: (n,) class numbers, -1 for unknown; probabilities: (n, classes)."""
         if len(labels) == 0:
             return
-        predicted = probabilities.argmax(1)
-        true = np.where(labels < 0, len(self.classes), labels)
-        np.add.at(self.confusion, (true, predicted), 1)
+        classes, predicted = len(self.classes), probabilities.argmax(1)
+        true = np.where(labels < 0, classes, labels)
+        self.labelled += np.bincount(true, minlength=classes + 1)
+        self.predicted += np.bincount(predicted, minlength=classes)
+        self.right += np.bincount(true[true == predicted], minlength=classes)
         known = np.flatnonzero(labels >= 0)
-        right = np.maximum(probabilities[known, labels[known]].astype(np.float64), 1e-15)
-        self.log_loss_units += int(np.round(-np.log(right) * _SCALE).astype(np.int64).sum())
+        likelihood = np.maximum(probabilities[known, labels[known]].astype(np.float64), 1e-15)
+        self.log_loss_units += int(np.round(-np.log(likelihood) * _SCALE).astype(np.int64).sum())
 
     def merge(self, other: Self) -> None:
         """Add what `other` counted."""
-        self.confusion += other.confusion
+        self.labelled += other.labelled
+        self.predicted += other.predicted
+        self.right += other.right
         self.log_loss_units += other.log_loss_units
 
     def empty(self) -> Self:
@@ -46,16 +51,16 @@ class Metrics:
 
     @property
     def rows(self) -> int:
-        return int(self.confusion.sum())
+        return int(self.labelled.sum())
 
     @property
     def unknown(self) -> int:
         """Rows whose label the model has never seen."""
-        return int(self.confusion[-1].sum())
+        return int(self.labelled[-1])
 
     @property
     def accuracy(self) -> float:
-        return float(np.trace(self.confusion[:-1]) / max(self.rows, 1))
+        return float(self.right.sum() / max(self.rows, 1))
 
     @property
     def log_loss(self) -> float:
@@ -64,8 +69,7 @@ class Metrics:
 
     def per_class(self) -> dict[str, dict[str, Any]]:
         """Precision, recall, F1 and rows of each class that occurs or is predicted."""
-        right = np.diag(self.confusion[:-1])
-        rows, predicted = self.confusion[:-1].sum(1), self.confusion.sum(0)
+        right, rows, predicted = self.right, self.labelled[:-1], self.predicted
         return {
             name: {
                 "precision": float(right[c] / max(predicted[c], 1)),

@@ -31,6 +31,7 @@ def state(run: Trainer, checkpoint: Checkpoint, number: int, done: int = 0, coun
         "reports": [asdict(report) for report in run.reports], "network": network,
     }  # fmt: skip
     arrays = prefixed("vocabulary", run.vocabulary.arrays()) | prefixed("sample", run.sample.arrays())
+    arrays["confusion"] = run.fitter.confusion
     for group, windows in enumerate(run.trained.windows):
         arrays |= {f"windows.{group}": windows, f"window_counts.{group}": run.trained.window_counts[group]}
     return values, arrays | (prefixed("counts", counts.arrays()) if counts is not None else {})
@@ -44,7 +45,7 @@ def take_up(run: Trainer) -> int:
         values, arrays = run.resumed
         run.rows, run.exact = values["rows"], values["exact"]
         run.index.numbers = {name: number for number, name in enumerate(values["numbers"])}
-        run.rng.bit_generator.state = values["rng"]
+        run.rng.bit_generator.state, run.fitter.confusion = values["rng"], arrays["confusion"]
         run.reports += [LayerReport(**report) for report in values["reports"]]
         run.vocabulary = run.trained.vocabulary = Vocabulary.from_arrays(under("vocabulary", arrays))
         if run.shard is not None:

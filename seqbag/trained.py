@@ -10,14 +10,13 @@ import numpy as np
 
 from seqbag.batch import Int32s, Int64s
 from seqbag.codebook import ExactCodebook
-from seqbag.fitting import UNKNOWN
+from seqbag.fitting import MOST_CONFUSED, UNKNOWN
 from seqbag.layer import embed
 from seqbag.network import Network
 from seqbag.passes import LayerCounts
 from seqbag.store import Model
 from seqbag.tokens import Vocabulary, mask_texts
 
-_MOST_CONFUSED = 100  # classes whose confusion is kept
 _KEPT_WINDOWS = 2000  # the commonest, kept in the model to explain it
 
 
@@ -40,7 +39,7 @@ class Trained:
     """A net, what it was trained on, and what is needed to explain it.
 
     windows, window_counts: per group of the first layer, the commonest windows in token ids (m, width), and their
-    counts; confusion: (classes, classes), [class, prediction], of the held-out rows.
+    counts; confusion: (classes, classes), [class, prediction], of the held-out rows, empty of over `MOST_CONFUSED`.
     """
 
     network: Network
@@ -70,13 +69,12 @@ class Trained:
     def model(self, columns: dict[str, Any]) -> Model:
         """What `save` writes. columns: `kind`, `input` and `label` of the source, for later sources to be read by.
 
-        Of the report all but the seconds is kept: the same training gives the same file. Of few classes it has the
-        confusion too.
+        Of the report all but the seconds is kept: the same training gives the same file.
         """
         report = self.report()
         for figures in (report, *report["layers"]):
             del figures["seconds"]
-        if len(self.confusion) <= _MOST_CONFUSED:
+        if len(self.network.classes) <= MOST_CONFUSED:
             report["confusion"] = self.confusion.tolist()
         lookup, vocabulary = self.network.lookup, self.vocabulary
         if lookup is None or vocabulary is None:

@@ -1,7 +1,8 @@
 """The training loop: one pass over the data a layer, no gradient through more than one layer.
 
 For each layer: stream the rows through the frozen layers below, cut windows, count them by code and by example, then
-train filters and an auxiliary classifier on the counts. A last pass measures the net as it is, on rows held out.
+train filters and an auxiliary classifier on the counts. A last pass refits the classifier on what the net makes of the
+rows, and measures it on those held out.
 (Layer-wise training: Belilovsky et al. 2018, arXiv 1812.11446.)
 """
 
@@ -128,6 +129,8 @@ class Trainer:
         self.exact = bool(exact) and all(exact) and not counts.bags.clustered and self.config.layers == 1
         accuracy = self._fit(number, counts)
         self.reports.append(layer_report(counts, distinct, accuracy, time.perf_counter() - started))
+        if self.exact:
+            self.reports[-1].valid_accuracy = accuracy
         if self.checkpoint is not None:
             self.checkpoint.save(resuming.state(self, self.checkpoint, number + 1))
         if counts.spill is not None:
@@ -209,18 +212,17 @@ class Trainer:
         self.network.layers = layers
 
     def _forwarded(
-        self, number: int, task: str, counts: LayerCounts, views: int, fraction: float = 1.0, held_alone: bool = False
+        self, number: int, task: str, counts: LayerCounts, views: int, fraction: float = 1.0
     ) -> Iterator[Forwarded]:
         """A fraction of the rows through the network, part by part, images in some views.
 
-        From the cache of the newest layer's input if there is one, else from the source; of that, with held_alone,
-        only rows that are held out.
+        From the cache of the newest layer's input if there is one, else from the source.
         """
         kept, self.kept = self.kept, None
         last = number == self.config.layers
         if kept is None:
             resumable = number > 0 and self.polisher is None
-            encode = partial(self._encode, views=views, fraction=fraction, held_alone=held_alone)
+            encode = partial(self._encode, views=views, fraction=fraction)
             for first, batch, (chosen, encoded) in self._pass(number, task, counts, encode, resumable):
                 labels = self._labels(batch, first)
                 held, labels = self._held(first, labels)[chosen], labels[chosen]
@@ -249,12 +251,10 @@ class Trainer:
         self.progress.end()
 
     def _encode(
-        self, first: int, rows: Rows, views: int, fraction: float, held_alone: bool
+        self, first: int, rows: Rows, views: int, fraction: float
     ) -> tuple[npt.NDArray[np.intp], list[Maps]]:
         """Which rows of a batch are drawn, and the first layer's input made of those, in each view."""
         taken = drawn(first, len(rows), fraction, self.config.seed)
-        if held_alone:
-            taken &= hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)
         chosen = np.flatnonzero(taken)
         column = rows.input if taken.all() else rows.input.take(chosen)
         columns = [column]
@@ -309,17 +309,22 @@ class Trainer:
         return accuracy
 
     def _finish(self) -> None:
-        """Measure the net on the held-out rows as they really are; refit the classifier unless it was exact."""
+        """Refit the classifier on the rows as they really are, and measure the net on the held-out ones.
+
+        A net of one layer whose windows are all codes is known from the counts, and there is nothing to refit.
+        """
+        if self.exact:
+            return
         counts = LayerCounts.of_features(sum(self.network.widths()))
         number, need = self.config.layers, (2 * counts.bags.width + 64) * max(self.rows, 1)
         fraction = min(1.0, self._budget() / need)
         views = max(1, min(self.config.views, int(_FEATURES_SHARE * self.config.memory / need)))
         counts.bags.reserve(int(fraction * self.rows * views))
-        for part in self._forwarded(number, "measuring", counts, views, fraction, held_alone=self.exact):
+        for part in self._forwarded(number, "measuring", counts, views, fraction):
             counts.update_views(part)
-        self._calibrate(counts, refit=not self.exact)
+        self._calibrate(counts)
 
-    def _calibrate(self, counts: LayerCounts, refit: bool = True) -> None:
+    def _calibrate(self, counts: LayerCounts) -> None:
         """Refit the newest classifier on the true features in the bags, and note its accuracy on the held-out ones.
 
         After a polish those of the layers vote, in the end with a new one of all layers' features.
@@ -334,7 +339,7 @@ class Trainer:
             self.network.classifier, self.reports[-1].valid_accuracy = votes, self.fitter.measure(votes, counts)
             return
         clustered = self.reports[-1].clusters is not None
-        self.reports[-1].valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, refit, clustered)
+        self.reports[-1].valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, clustered)
 
     def _held(self, first: int, labels: Int32s) -> npt.NDArray[np.bool_]:
         """Which rows of a later pass are held out."""

@@ -8,6 +8,7 @@ from threadpoolctl import threadpool_limits
 
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
+from seqbag.fitting import MOST_CONFUSED
 from seqbag.metrics import Metrics
 from seqbag.passes import hold_out
 from seqbag.store import to_bytes
@@ -124,10 +125,13 @@ def test_the_proxy_of_an_exact_layer_is_the_truth():
     for rows, kind in ((text_rows(), "text"), (token_rows(), "tokens")):
         for regions in ("whole", "tail:4,1"):
             config = TrainConfig(**{**SMALL.to_json(), "regions": regions, "epochs": 1})
-            (layer,) = trained(kind, rows, config).layers
-            held = int(hold_out(0, len(rows[0]), config.valid_fraction, config.seed).sum())
-            assert 0.2 < layer.proxy_accuracy < 1
-            assert abs(layer.proxy_accuracy - layer.valid_accuracy) <= 1 / held, "half precision may tip a row"
+            result = trained(kind, rows, config)
+            (layer,) = result.layers
+            assert 0.2 < layer.valid_accuracy < 1
+            assert layer.proxy_accuracy == layer.valid_accuracy == result.valid_accuracy
+            real, held = held_out_accuracy(result, kind, rows, config)
+            assert abs(layer.valid_accuracy - real) <= 1 / held, "half precision may tip a row"
+            assert result.confusion.sum() == held
 
 
 def test_nothing_held_out():
@@ -165,11 +169,12 @@ def test_data_that_cannot_be_trained_on():
 def test_data_that_changes_between_passes():
     texts, labels = text_rows(50)
     changed = "rows in memory changed between passes: train again on data that stays as it is"
+    twice = TrainConfig(**{**SMALL.to_json(), "layers": 2})
     relabelled = MemorySource("text", (texts, labels), (texts, ["new", *labels[1:]]))
-    assert message(relabelled) == changed
+    assert message(relabelled, twice) == changed
     for rows in (49, 20):
         shorter = MemorySource("text", (texts, labels), (texts[:rows], labels[:rows]))
-        assert message(shorter) == changed
+        assert message(shorter, twice) == changed
 
     class Restamped(MemorySource):
         @property
@@ -178,7 +183,7 @@ def test_data_that_changes_between_passes():
 
     assert message(Restamped("text", (texts, labels))) == changed
     longer = MemorySource("text", (texts, labels), (texts * 2, labels * 2))
-    assert message(longer) == changed
+    assert message(longer, twice) == changed
 
 
 def test_no_rows_left_to_train_on():
@@ -194,3 +199,14 @@ def test_one_row_of_each_class():
     result = trained("text", (["a b", "c"], ["x", "y"]), config)
     assert result.network.classes == ("x", "y")
     assert np.isfinite(result.network.logits(text_column(["a b", "", "d"]))).all()
+
+
+@pytest.mark.parametrize(("classes", "kept"), [(MOST_CONFUSED, True), (MOST_CONFUSED + 1, False)])
+def test_confusion_is_kept_of_few_classes(classes, kept):
+    rows = [f"{chr(97 + c % 26)} {chr(97 + c // 26)}" for c in range(classes)] * 12, list(range(classes)) * 12
+    rows = rows[0], [f"c{c:03}" for c in rows[1]]
+    config = TrainConfig(**{**SMALL.to_json(), "epochs": 20})
+    result = trained("text", rows, config)
+    assert result.confusion.shape == ((classes, classes) if kept else (0, 0))
+    assert ("confusion" in result.model(COLUMNS).report) == kept
+    check_trained(result, "text", rows, config, 0.5)
