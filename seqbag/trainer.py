@@ -250,9 +250,7 @@ class Trainer:
             self.progress.advance(len(part))
         self.progress.end()
 
-    def _encode(
-        self, first: int, rows: Rows, views: int, fraction: float
-    ) -> tuple[npt.NDArray[np.intp], list[Maps]]:
+    def _encode(self, first: int, rows: Rows, views: int, fraction: float) -> tuple[npt.NDArray[np.intp], list[Maps]]:
         """Which rows of a batch are drawn, and the first layer's input made of those, in each view."""
         taken = drawn(first, len(rows), fraction, self.config.seed)
         chosen = np.flatnonzero(taken)
