@@ -115,7 +115,7 @@ def pooled_sums(forward: bool) -> Work:
     pointers = np.linspace(0, entries, sums + 1).astype(np.int32)
     indexes, weights = rng.integers(0, sources, entries).astype(np.int32), np.ones(entries, np.float32)
     rows, out = np.ones((sources, FILTERS), np.float32), np.empty((sums, FILTERS), np.float32)
-    return Work(lambda: sum_rows(pointers, indexes, weights, rows, out), entries * FILTERS * 4, "byte")
+    return Work(lambda: sum_rows(pointers, indexes, weights, rows, 0, out, 0), entries * FILTERS * 4, "byte")
 
 
 def bit_convolution() -> Work:

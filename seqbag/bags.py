@@ -328,9 +328,9 @@ class Bags:
 
 
 def _grown(array: npt.NDArray[Any], size: int) -> npt.NDArray[Any]:
-    """The array, or a copy with room for `size` rows and a half more."""
+    """The array, or a copy with room for three times `size` rows: what is not written to takes no memory."""
     if len(array) >= size:
         return array
-    grown = np.empty((size + size // 2, *array.shape[1:]), array.dtype)
+    grown = np.empty((3 * size, *array.shape[1:]), array.dtype)
     grown[: len(array)] = array
     return grown

@@ -10,6 +10,8 @@ import numpy.typing as npt
 
 from seqbag.batch import Float32s
 from seqbag.filters import Gradients, Parameters
+from seqbag.kernels.filters import RELU, activation_gradient, add_bias
+from seqbag.kernels.loss import softmax_loss
 from seqbag.kernels.normalise import normalise, normalise_gradient, weighted_moments
 from seqbag.spans import Run, joined
 
@@ -121,7 +123,7 @@ class Classifier:
         into.values["out_bias"] = gradient.sum(0)
         gradient = gradient @ self.parameters["out"].T
         if self.hidden:
-            gradient *= tape.activity > 0
+            activation_gradient(tape.activity, tape.activity, RELU, gradient)
             into.values["hidden_bias"] = gradient.sum(0)
             into.values["hidden"], gradient = self._hidden_gradients(tape.inputs, gradient)
         normalise_gradient(gradient, tape.inputs, tape.share, tape.scale)
@@ -133,8 +135,7 @@ class Classifier:
         values: Float32s = np.empty((len(inputs), self.hidden), np.float32)
         for read, units in self.runs:
             np.matmul(inputs[:, read], hidden[read, units], out=values[:, units])
-        values += self.parameters["hidden_bias"]
-        np.maximum(values, 0, out=values)
+        add_bias(values, self.parameters["hidden_bias"], True)
         return values
 
     def _hidden_gradients(self, inputs: Float32s, gradient: Float32s) -> tuple[Float32s, Float32s]:
@@ -183,9 +184,6 @@ def cross_entropy(logits: Float32s, target: Float32s, weight: Float32s) -> tuple
 
     target: (n, classes), distributions (times class weights, where those differ); weight: (n,) of each row, near 1.
     """
-    probabilities = softmax(logits)
-    loss = -np.log(np.maximum(probabilities, np.float32(1e-12)))
-    mean_loss = float((loss * target).sum(1) @ weight / max(float(weight.sum()), 1e-12))
-    gradient = probabilities * target.sum(1, keepdims=True) - target
-    gradient *= (weight / np.float32(len(logits)))[:, None]
-    return mean_loss, gradient
+    gradient = np.empty_like(logits)
+    loss = softmax_loss(logits, target, weight, gradient)
+    return loss / max(float(weight.sum()), 1e-12), gradient

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from seqbag.batch import Float32s
-from seqbag.kernels.logarithm import log_features
+from seqbag.kernels.logarithm import log_features, log_gradient
 from seqbag.regions import Regions
 
 
@@ -34,15 +34,16 @@ def pooled_features(sums: Float32s, lengths: Float32s, means: bool = False) -> F
     return features
 
 
-def pooled_gradient(gradient: Float32s, sums: Float32s, lengths: Float32s | None = None) -> Float32s:
-    """Adjoint of `pooled_features` in the sums. gradient: (n, regions * f + regions); returns the shape of sums.
+def pooled_gradient(gradient: Float32s, sums: Float32s, lengths: Float32s | None = None, first: int = 0) -> Float32s:
+    """Adjoint of `pooled_features` in the sums; returns their shape.
 
-    lengths: given where the features are means.
+    gradient: (n, at least first + regions * f + regions), from column `first` on; lengths: given where the features are
+    means.
     """
-    regions = sums.shape[1]
-    pooled: Float32s = gradient[:, :-regions].astype(np.float32).reshape(sums.shape)
+    n, regions, filters = sums.shape
     if lengths is not None:
-        pooled /= np.maximum(lengths, 1)[:, :, None]
-    else:
-        pooled /= np.float32(1) + np.abs(sums)
+        own = gradient[:, first : first + regions * filters].reshape(sums.shape)
+        return (own / np.maximum(lengths, 1)[:, :, None]).astype(np.float32, copy=False)
+    pooled: Float32s = np.empty_like(sums)
+    log_gradient(gradient, first, sums.reshape(n, regions * filters), pooled.reshape(n, regions * filters))
     return pooled

@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.batch import Float32s, Int32s
-from seqbag.kernels.filters import RELU, activate, add_bias, add_rows, scatter_rows
+from seqbag.batch import Float32s, Int32s, Int64s
+from seqbag.kernels.filters import RELU, activate, add_bias, add_named_rows, add_rows, number_tokens, scatter_rows
 
 Parameters = dict[str, Float32s]
 
@@ -27,25 +27,19 @@ class Gradients:
     """Gradients by parameter name; `rows` names the rows of the embedding that its gradient speaks of."""
 
     values: Parameters = field(default_factory=dict)
-    rows: dict[str, npt.NDArray[np.intp]] = field(default_factory=dict)
+    rows: dict[str, Int64s] = field(default_factory=dict)
 
-    def add(self, name: str, value: Float32s, rows: npt.NDArray[np.intp] | None = None) -> None:
-        """Add to the gradient of a parameter; rows (rising): those that it speaks of, None for all."""
-        if name in self.values and rows is not None:
-            place = np.zeros(max(self.rows[name][-1:].sum(), rows[-1:].sum()) + 1, np.intp)
-            place[self.rows[name]] = place[rows] = 1
-            both = np.flatnonzero(place)
-            place[both] = np.arange(len(both))
-            total = np.zeros((len(both), value.shape[1]), np.float32)
-            total[place[self.rows[name]]] = self.values[name]
-            total[place[rows]] += value
-            self.values[name], self.rows[name] = total, both
-        elif name in self.values:
-            self.values[name] += value
-        else:
-            self.values[name] = value
+    def add(self, name: str, value: Float32s, rows: Int64s | None = None, share: float = 1) -> None:
+        """Add share times value to a parameter's gradient; rows (rising): those that it speaks of, None for all."""
+        if name not in self.values:
+            self.values[name] = value if share == 1 else value * np.float32(share)
             if rows is not None:
                 self.rows[name] = rows
+        elif rows is not None:
+            given = self.rows[name], self.values[name]
+            self.rows[name], self.values[name] = add_named_rows(*given, rows, value, np.float32(share))
+        else:
+            self.values[name] += value if share == 1 else value * np.float32(share)
 
     @classmethod
     def sum(cls, parts: Sequence[Gradients], shares: Sequence[float], name: str) -> Gradients:
@@ -53,8 +47,7 @@ class Gradients:
         total = cls()
         for part, share in zip(parts, shares, strict=True):
             if name in part.values:
-                value = part.values[name]
-                total.add(name, value if share == 1 else value * np.float32(share), part.rows.get(name))
+                total.add(name, part.values[name], part.rows.get(name), share)
         return total
 
 
@@ -109,17 +102,14 @@ class TokenFilters:
             self.parameters[f"filters.{group}"] /= np.float32(np.sqrt(width * dims))
             self.parameters[f"bias.{group}"] = np.zeros(filters, np.float32)
 
-    def prepare(self, windows: list[npt.NDArray[Any]]) -> tuple[npt.NDArray[np.intp], list[Int32s]]:
+    def prepare(self, windows: list[npt.NDArray[Any]]) -> tuple[Int64s, list[Int32s]]:
         """The distinct tokens of all windows, rising, and the windows in numbers of those."""
-        used = np.zeros(len(self.parameters["embedding"]), np.bool_)
-        for own in windows:
-            used[own] = True
-        rows = np.flatnonzero(used)
-        number = np.empty(len(used), np.int32)
-        number[rows] = np.arange(len(rows), dtype=np.int32)
-        return rows, [number[own] for own in windows]
+        flat = np.concatenate([own.reshape(-1) for own in windows])
+        rows, numbered = number_tokens(flat, len(self.parameters["embedding"]))
+        parts = np.split(numbered, np.cumsum([own.size for own in windows[:-1]]))
+        return rows, [part.reshape(own.shape) for part, own in zip(parts, windows, strict=True)]
 
-    def forward(self, prepared: tuple[npt.NDArray[np.intp], list[Int32s]], relu: bool) -> list[Float32s]:
+    def forward(self, prepared: tuple[Int64s, list[Int32s]], relu: bool) -> list[Float32s]:
         rows, windows = prepared
         tables = (self.embedding(rows) @ self._places()).reshape(len(rows), sum(self.widths), self._filters)
         values = []
@@ -129,9 +119,7 @@ class TokenFilters:
             add_rows(tables, own, bias, relu, place, 0, values[-1])
         return values
 
-    def backward(
-        self, prepared: tuple[npt.NDArray[np.intp], list[Int32s]], gradients: list[Float32s], into: Gradients
-    ) -> None:
+    def backward(self, prepared: tuple[Int64s, list[Int32s]], gradients: list[Float32s], into: Gradients) -> None:
         rows, windows = prepared
         filters, places = self._filters, sum(self.widths)
         tables = np.zeros((len(rows), places, filters), np.float32)
@@ -149,7 +137,7 @@ class TokenFilters:
     def frozen(self, group: int) -> tuple[Float32s, Float32s]:
         return self.weights(group), self.parameters[f"bias.{group}"]
 
-    def embedding(self, rows: npt.NDArray[np.intp]) -> Float32s:
+    def embedding(self, rows: Int64s) -> Float32s:
         """(rows, dims) as the forward pass uses them."""
         values = self.parameters["embedding"][rows]
         return np.sign(values) if self.quantise else values

@@ -19,7 +19,7 @@ from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.classifier import Classifier, Tape, cross_entropy
 from seqbag.features import pooled_features, pooled_gradient, takes_means
 from seqbag.filters import Filters, Gradients, activations
-from seqbag.kernels.bagmath import count_visits, label_targets
+from seqbag.kernels.bagmath import visited_bags
 from seqbag.kernels.filters import RELU, SIGN, TANH, activation_gradient, gather_bags, sum_rows
 from seqbag.optimiser import Optimiser, one_cycle
 from seqbag.parallel import Workers
@@ -200,15 +200,14 @@ class Head:
     def _gather(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> _Gathered:
         groups, distinct, lengths = [], [], np.empty((len(chosen), 0), np.float32)
         for group, windows in enumerate(self.windows):
-            by_segment, local, counts, known, by_code, segment_of, count_of = gather_bags(
+            by_segment, local, counts, known, by_code, segment_of, count_of, sites = gather_bags(
                 bags.pointers, bags.codes, bags.counts, chosen, bags.spans, group * bags.regions, bags.regions,
                 self._scratch.slots[group], self._scratch.unique[group],
             )  # fmt: skip
             distinct.append(windows.take(self._scratch.unique[group][:known], 0))
             groups.append(_Group(by_segment, local, counts, by_code, segment_of, count_of))
             if group == 0:
-                totals = np.concatenate([[0], np.cumsum(counts, dtype=np.float64)])
-                lengths = np.diff(totals[by_segment]).astype(np.float32).reshape(len(chosen), bags.regions)
+                lengths = sites.reshape(len(chosen), bags.regions)
         nested = self.regions.nest(lengths[:, :, None])[:, :, 0] if groups else lengths
         return _Gathered(bags.dense[chosen], groups, self.filters.prepare(distinct), nested)
 
@@ -226,14 +225,14 @@ class Head:
         dense = gathered.dense.astype(np.float32)
         if not gathered.groups:  # a classifier on the layers below alone
             return dense, np.empty((len(dense), 0, 0), np.float32), []
-        pooled, tapes = [], activations(self.filters, gathered.windows, self.activation)
-        for group, (_, after) in zip(gathered.groups, tapes, strict=True):
-            out = np.empty((len(group.by_segment) - 1, after.shape[1]), np.float32)
-            sum_rows(group.by_segment, group.local, group.counts, after, out)
-            pooled.append(out.reshape(len(dense), -1, after.shape[1]))
-        sums = self.regions.nest(np.concatenate(pooled, axis=2))
-        pooled_part = pooled_features(sums, gathered.lengths, self._means)
-        return np.concatenate([dense, pooled_part], axis=1), sums, tapes
+        tapes = activations(self.filters, gathered.windows, self.activation)
+        edges = np.cumsum([0] + [after.shape[1] for _, after in tapes]).tolist()
+        pooled = np.empty((len(gathered.groups[0].by_segment) - 1, edges[-1]), np.float32)
+        for group, (_, after), first in zip(gathered.groups, tapes, edges, strict=False):
+            sum_rows(group.by_segment, group.local, group.counts, after, 0, pooled, first)
+        sums = self.regions.nest(pooled.reshape(len(dense), -1, edges[-1]))
+        own = pooled_features(sums, gathered.lengths, self._means)
+        return np.concatenate([dense, own], axis=1) if dense.shape[1] else own, sums, tapes
 
     def _backward(
         self, gradient: Float32s, gathered: _Gathered, sums: Float32s, tapes: list[tuple[Float32s, Float32s]],
@@ -241,14 +240,14 @@ class Head:
     ) -> None:  # fmt: skip
         if not tapes:
             return
-        own_part = gradient[:, gathered.dense.shape[1] :]
-        slopes = self.regions.nest_gradient(pooled_gradient(own_part, sums, gathered.lengths if self._means else None))
-        edges, changes = np.cumsum([0] + [after.shape[1] for _, after in tapes]), []
-        for number, (group, (before, after)) in enumerate(zip(gathered.groups, tapes, strict=True)):
-            own = np.ascontiguousarray(slopes[:, :, edges[number] : edges[number + 1]]).reshape(-1, after.shape[1])
-            changes.append(np.empty_like(after))
-            sum_rows(group.by_code, group.segment_of, group.count_of, own, changes[-1])
-            activation_gradient(before, after, self.activation, changes[-1])
+        lengths = gathered.lengths if self._means else None
+        slopes = self.regions.nest_gradient(pooled_gradient(gradient, sums, lengths, gathered.dense.shape[1]))
+        rows, first, changes = slopes.reshape(-1, slopes.shape[2]), 0, []
+        for group, tape in zip(gathered.groups, tapes, strict=True):
+            changes.append(np.empty_like(tape[1]))
+            sum_rows(group.by_code, group.segment_of, group.count_of, rows, first, changes[-1], 0)
+            activation_gradient(*tape, self.activation, changes[-1])
+            first += changes[-1].shape[1]
         self.filters.backward(gathered.windows, changes, into)
 
 
@@ -340,23 +339,10 @@ class _Labels:
         return order
 
     def batch(self, visits: Int32s) -> tuple[npt.NDArray[np.intp], Float32s, Float32s]:
-        """The bags visited (b,), rising, their target (b, classes) and weight (b,), in rows a mean visit stands for."""
-        chosen, times = count_visits(visits)
+        """The bags visited (b,), rising, their target (b, classes) and weight (b,): see `visited_bags`."""
         unit = self.visits / max(self.total, 1)
-        weight = times * (self.rows[chosen] / self.times[chosen]) * unit * (len(chosen) / len(visits))
-        return chosen, self._targets(chosen), weight.astype(np.float32)
-
-    def _targets(self, chosen: npt.NDArray[np.integer[Any]]) -> Float32s:
-        """(b, classes) label distributions, smoothed; each class's share times its weight."""
-        target = np.empty((len(chosen), self.classes), np.float32)
-        label_targets(
-            chosen,
-            self.pointers,
-            self.label_classes,
-            self.counts,
-            self.rows,
-            self.class_weights,
-            self.smoothing,
-            target,
-        )
-        return target
+        chosen, target, weight = visited_bags(
+            visits, self.pointers, self.label_classes, self.counts, self.rows, self.times, self.class_weights,
+            self.smoothing, unit,
+        )  # fmt: skip
+        return chosen, target, weight

@@ -186,7 +186,7 @@ class Layer:
         order = np.argsort(spans, kind="stable").astype(np.int32)
         pointers = np.searchsorted(spans[order], np.arange(len(maps) * regions + 1)).astype(np.int32)
         sums = np.empty((len(maps) * regions, self.channels), np.float32)
-        sum_rows(pointers, order, np.ones(len(order), np.float32), maps.values, sums)
+        sum_rows(pointers, order, np.ones(len(order), np.float32), maps.values, 0, sums, 0)
         lengths = self.regions.lengths(np.diff(maps.offsets), axes)
         return self.regions.nest(sums.reshape(len(maps), regions, self.channels)), lengths
 

@@ -56,7 +56,7 @@ _CACHED_ROWS = 256  # rows of a cache that go through a layer at once
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
 _PROCESS = 450 * 10**6  # bytes that the process takes without the bags
-_BAGS_SHARE = 0.125  # of the rest: the bags grow by half, and are copied as they do
+_BAGS_SHARE = 0.125  # of the rest: the bags are copied as they grow
 _LEAST_BAGS = 30 * 10**6
 _FEATURES_SHARE = 0.5  # of the memory: features of images that the last classifier learns from, beside cached ones
 

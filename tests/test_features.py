@@ -13,11 +13,11 @@ def test_features_and_their_gradient():
     for i in range(3):
         pooled = [np.sign(v) * np.log(1 + abs(v)) for region in sums[i] for v in region]
         np.testing.assert_allclose(features[i], pooled + [np.log(1 + n) for n in lengths[i]], rtol=1e-5)
-    pull = rng.standard_normal(features.shape)
+    pull = rng.standard_normal(features.shape).astype(np.float32)
     slopes = naive.slopes(
         lambda x: float((np.sign(x) * np.log1p(np.abs(x)) * pull[:, :8].reshape(x.shape)).sum()), sums
     )
-    np.testing.assert_allclose(pooled_gradient(pull, sums), slopes, rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(pooled_gradient(pull, sums.astype(np.float32)), slopes, rtol=1e-5, atol=1e-8)
 
 
 def test_the_logarithm_is_right_at_every_size():

@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from seqbag.filters import Gradients, Standardiser, TokenFilters, VectorFilters, ternary
-from seqbag.kernels.filters import RELU, SIGN, TANH, activate, activation_gradient, gather_bags
+from seqbag.kernels.filters import (
+    RELU,
+    SIGN,
+    TANH,
+    activate,
+    activation_gradient,
+    add_named_rows,
+    gather_bags,
+    number_tokens,
+    sum_rows,
+)
 from tests import naive
 
 
@@ -147,7 +157,7 @@ def test_gather_bags_gives_the_same_counts_by_segment_and_by_code():
                 span = bag * groups * regions + group * regions + r
                 for e in range(pointers[span], pointers[span + 1]):
                     expected[j * regions + r, codes[e]] += counts[e]
-        by_segment, local, weight, known, by_code, segment_of, weight_of = gather_bags(
+        by_segment, local, weight, known, by_code, segment_of, weight_of, sites = gather_bags(
             pointers, codes, counts, chosen, groups * regions, group * regions, regions, slots, unique
         )
         forward, backward = np.zeros_like(expected), np.zeros_like(expected)
@@ -159,4 +169,38 @@ def test_gather_bags_gives_the_same_counts_by_segment_and_by_code():
                 backward[segment_of[e], unique[v]] += weight_of[e]
         np.testing.assert_array_equal(forward, expected)
         np.testing.assert_array_equal(backward, expected)
+        np.testing.assert_array_equal(sites, expected.sum(1))
         assert (slots == -1).all(), "left as it was found"
+
+
+def test_tokens_are_numbered_in_their_order():
+    distinct, numbered = number_tokens(np.array([7, 2, 2, 9, 7], np.int32), 11)
+    assert (distinct.tolist(), numbered.tolist()) == ([2, 7, 9], [1, 0, 0, 2, 1])
+
+
+@pytest.mark.parametrize("names", [[], [1, 5], [0, 2, 3, 8, 9]])
+@pytest.mark.parametrize("others", [[], [2, 8], [0, 1, 4, 5, 9]])
+def test_named_rows_are_added_by_name(names, others):
+    rng = np.random.default_rng(0)
+    rows, more = (rng.standard_normal((len(own), 3)).astype(np.float32) for own in (names, others))
+    total, expected = np.zeros((10, 3), np.float32), np.zeros((10, 3), np.float32)
+    expected[names] += rows
+    expected[others] += np.float32(0.5) * more
+    union, sums = add_named_rows(np.array(names, np.int64), rows, np.array(others, np.int64), more, np.float32(0.5))
+    assert union.tolist() == sorted({*names, *others})
+    total[union] = sums
+    np.testing.assert_allclose(total, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("rows_first", "first"), [(0, 2), (3, 0)])
+def test_sums_of_rows_read_and_fill_some_columns(rows_first, first):
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((6, 4 + rows_first)).astype(np.float32)
+    pointers, indexes = np.array([0, 2, 2, 5], np.int32), np.array([1, 5, 0, 2, 1], np.int32)
+    weights = rng.random(5).astype(np.float32)
+    out = np.full((3, 4 + first), 9, np.float32)
+    sum_rows(pointers, indexes, weights, rows, rows_first, out, first)
+    for s in range(3):
+        expected = sum(weights[e] * rows[indexes[e], rows_first:] for e in range(pointers[s], pointers[s + 1]))
+        np.testing.assert_allclose(out[s, first:], expected + np.zeros(4), rtol=1e-5)
+    assert (out[:, :first] == 9).all(), "the others are left"

@@ -87,7 +87,7 @@ def test_gradients_match_finite_differences(activation, tails, hidden):
     counts = counts_of(sequences, labels, tails)
     head = head_of(counts, activation=activation, hidden=hidden)
     class_weights = np.array([0.5, 1.0, 1.5], np.float32)
-    target = _Labels(counts.bags, 3, class_weights, 0.2)._targets(np.arange(12))
+    target = _Labels(counts.bags, 3, class_weights, 0.2).batch(np.arange(12, dtype=np.int32))[1]
     weight = np.random.default_rng(1).random(12).astype(np.float32) + np.float32(0.5)
     loss, gradients, _ = gradients_of(head, counts.bags, np.arange(12), target, weight)
     parameters = wide(head)

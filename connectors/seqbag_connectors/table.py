@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import duckdb
 import pyarrow as pa
 
-from seqbag.batch import InputKind, Rows
+from seqbag.batch import ImageColumn, InputKind, Rows, TextColumn, TokensColumn
 from seqbag.errors import DataError
 from seqbag_connectors.arrow import label_column, rebatch, text_column, tokens_column
 from seqbag_connectors.columns import choose
 from seqbag_connectors.engine import connect, keeps_order, one_line
-from seqbag_connectors.images import ImageReader
 from seqbag_connectors.options import ReadOptions
 from seqbag_connectors.prefetch import prefetch
 from seqbag_connectors.relations import Relation
@@ -86,27 +85,27 @@ class TableSource:
             con.close()
 
     def _read(self, con: duckdb.DuckDBPyConnection, size: int) -> Iterator[Rows]:
-        images = ImageReader(self._relation.name, self._shape, self._options.threads)
-        empty = True
+        read, empty = self._reader(), True
         try:
             self._relation.attach(con)
             for batch in rebatch(con.sql(self._query).to_arrow_reader(size), size):
                 empty = False
-                yield self._rows_of(batch, images)
+                yield Rows(read(batch.column(0)), label_column(batch.column(1)) if self.label is not None else None)
         except _READ_ERRORS as error:
             raise self._explained(error) from None
         self._relation.files.check()
         if empty:
             raise self._empty()
 
-    def _rows_of(self, batch: Any, images: ImageReader) -> Rows:
-        labels = label_column(batch.column(1)) if self.label is not None else None
-        column = batch.column(0)
+    def _reader(self) -> Callable[[Any], TextColumn | TokensColumn | ImageColumn]:
+        """What makes an input column of an Arrow one."""
         if self.kind == "text":
-            return Rows(text_column(column), labels)
+            return text_column
         if self.kind == "tokens":
-            return Rows(tokens_column(column), labels)
-        return Rows(images.read(column), labels)
+            return tokens_column
+        from seqbag_connectors.images import ImageReader  # a tenth of a second that others need not wait
+
+        return ImageReader(self._relation.name, self._shape, self._options.threads).read
 
     def _count(self, con: duckdb.DuckDBPyConnection) -> int | None:
         """The number of rows where the format knows it: a filter or query would have to be run."""

@@ -64,40 +64,40 @@ def select_bags(pointers: Any, codes: Any, counts: Any, spans: int, chosen: Any)
 
 
 @njit(cache=True, nogil=True)
-def count_visits(visits: Any) -> Any:
-    """The distinct bags among visits (v,) int32, rising, and how often each is visited: (b,) int64 both."""
+def visited_bags(
+    visits: Any, pointers: Any, classes: Any, counts: Any, rows: Any, times: Any, class_weights: Any, smoothing: float,
+    unit: float,
+) -> Any:  # fmt: skip
+    """The distinct bags among visits (v,) int32, rising, with their targets and weights.
+
+    pointers, classes, counts: labels as rows of a sparse matrix; rows: (bags,) their sums; times: (bags,) visits to
+    each bag in an epoch; class_weights: (classes,) float32; unit: visits that a row stands for, in the mean. Returns
+    the bags (b,) int64, their label distributions (b, classes) float32, smoothed, each class's share times its weight,
+    and weights (b,) float32, in rows a mean visit stands for.
+    """
     rising = np.sort(visits)
-    chosen, times = np.empty(len(visits), np.int64), np.empty(len(visits), np.int64)
     known = 0
     for at in range(len(rising)):
-        if at == 0 or rising[at] != rising[at - 1]:
-            chosen[known] = rising[at]
-            times[known] = 0
-            known += 1
-        times[known - 1] += 1
-    return chosen[:known], times[:known]
-
-
-@njit(cache=True, nogil=True)
-def label_targets(
-    chosen: Any, pointers: Any, classes: Any, counts: Any, rows: Any, class_weights: Any, smoothing: float, out: Any
-) -> None:
-    """out[i] = the smoothed label distribution of bag chosen[i], each class's share times its weight.
-
-    pointers, classes, counts: labels as rows of a sparse matrix; rows: (bags,) their sums; class_weights: (classes,)
-    float32; out: (b, classes) float32.
-    """
-    for i in range(len(chosen)):
-        bag = chosen[i]
-        out[i] = 0
+        known += at == 0 or rising[at] != rising[at - 1]
+    chosen, weight = np.empty(known, np.int64), np.empty(known, np.float32)
+    target = np.empty((known, len(class_weights)), np.float32)
+    at = 0
+    for i in range(known):
+        bag, first = np.int64(rising[at]), at
+        while at < len(rising) and rising[at] == bag:
+            at += 1
+        chosen[i] = bag
+        weight[i] = (at - first) * (rows[bag] / times[bag]) * unit * (known / len(visits))
+        target[i] = 0
         total = np.float32(0)
         for node in range(pointers[bag], pointers[bag + 1]):
             share = np.float32(counts[node] / rows[bag]) * class_weights[classes[node]]
-            out[i, classes[node]] = share * np.float32(1 - smoothing)
+            target[i, classes[node]] = share * np.float32(1 - smoothing)
             total += share
-        even = total * np.float32(smoothing / out.shape[1])
-        for c in range(out.shape[1]):
-            out[i, c] += even
+        even = total * np.float32(smoothing / len(class_weights))
+        for c in range(len(class_weights)):
+            target[i, c] += even
+    return chosen, target, weight
 
 
 @njit(cache=True, nogil=True)

@@ -21,12 +21,13 @@ def gather_bags(
 
     bags: (b,) int; first: the group's first span inside a bag; slots: (codebook,) int32 of -1, left so; unique:
     (codebook,) int32 out. Returns (segment pointers (b * regions + 1,), local codes, counts float32, number of local
-    codes, code pointers, segments by code, counts by code).
+    codes, code pointers, segments by code, counts by code, sites of each segment (b * regions,) float32).
     """
     entries = 0
     for bag in bags:
         entries += pointers[bag * spans + first + regions] - pointers[bag * spans + first]
     by_segment = np.zeros(len(bags) * regions + 1, np.int32)
+    sites = np.zeros(len(bags) * regions, np.float32)
     local = np.empty(entries, np.int32)
     weight = np.empty(entries, np.float32)
     at = 0
@@ -42,6 +43,7 @@ def gather_bags(
                     known += 1
                 local[at] = slots[code]
                 weight[at] = counts[e]
+                sites[j * regions + r] += weight[at]
                 at += 1
             by_segment[j * regions + r + 1] = at
     by_code = np.zeros(known + 1, np.int32)
@@ -59,7 +61,54 @@ def gather_bags(
             segment_of[place[v]] = s
             weight_of[place[v]] = weight[e]
             place[v] += 1
-    return by_segment, local, weight, known, by_code, segment_of, weight_of
+    return by_segment, local, weight, known, by_code, segment_of, weight_of, sites
+
+
+@njit(cache=True, nogil=True)
+def number_tokens(windows: Any, tokens: int) -> Any:
+    """The distinct tokens of windows (n,) int32, rising, of `tokens` there are, and the windows in numbers of those."""
+    number = np.zeros(tokens, np.int32)
+    for token in windows:
+        number[token] = 1
+    distinct = np.empty(number.sum(), np.int64)
+    known = 0
+    for token in range(tokens):
+        if number[token]:
+            distinct[known] = token
+            number[token] = known
+            known += 1
+    numbered = np.empty(len(windows), np.int32)
+    for i in range(len(windows)):
+        numbered[i] = number[windows[i]]
+    return distinct, numbered
+
+
+@njit(cache=True, nogil=True)
+def add_named_rows(names: Any, rows: Any, more_names: Any, more: Any, factor: Any) -> Any:
+    """The sum of some rows of a matrix and `factor` times others: the names (m,) of its rows, rising, and it (m, d).
+
+    names, more_names: (n,) and (k,) int64, rising; rows: (n, d) float32; more: (k, d) float32.
+    """
+    union = np.empty(len(names) + len(more_names), np.int64)
+    total = np.empty((len(union), more.shape[1]), np.float32)
+    i = j = known = 0
+    while i < len(names) or j < len(more_names):
+        first = j == len(more_names) or (i < len(names) and names[i] <= more_names[j])
+        both = first and j < len(more_names) and names[i] == more_names[j]
+        union[known] = names[i] if first else more_names[j]
+        own = total[known]
+        if both:
+            for d in range(len(own)):
+                own[d] = rows[i, d] + factor * more[j, d]
+        elif first:
+            own[:] = rows[i]
+        else:
+            for d in range(len(own)):
+                own[d] = factor * more[j, d]
+        i += first
+        j += both or not first
+        known += 1
+    return union[:known], total[:known]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
@@ -141,22 +190,23 @@ def activation_gradient(before: Any, after: Any, kind: int, gradient: Any) -> No
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def sum_rows(pointers: Any, indexes: Any, weights: Any, rows: Any, out: Any) -> None:
-    """out[s] = sum of weights[e] * rows[indexes[e]] over the entries e of s.
+def sum_rows(pointers: Any, indexes: Any, weights: Any, rows: Any, rows_first: int, out: Any, first: int) -> None:
+    """out[s] = sum of weights[e] * rows[indexes[e]] over the entries e of s: a sparse matrix times a dense one.
 
-    A sparse matrix in row order times a dense one. Forward: segments from codes; backward: codes from segments.
+    Forward: segments from codes; backward: codes from segments. rows and out may have more columns than are summed: of
+    rows those from `rows_first` on are read, and of out those from `first` on filled, as many as the narrower has left.
     """
+    columns = min(rows.shape[1] - rows_first, out.shape[1] - first)
     for s in range(len(out)):
-        for f in range(rows.shape[1]):
-            out[s, f] = 0
+        own = out[s, first : first + columns]
+        own[:] = 0
         for e in range(pointers[s], pointers[s + 1]):
-            weight = weights[e]
-            row = indexes[e]
-            for f in range(rows.shape[1]):
-                out[s, f] += weight * rows[row, f]
+            weight, more = weights[e], rows[indexes[e], rows_first : rows_first + columns]
+            for f in range(columns):
+                own[f] += weight * more[f]
 
 
-@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")  # else division branches
 def adam_step(
     values: Any, rows: Any, gradient: Any, mean: Any, square: Any, rate: float, beta1: float, beta2: float, decay: float
 ) -> None:

@@ -74,3 +74,16 @@ def log_features(sums: Any, lengths: Any, out: Any) -> None:
             own[j] = np.copysign(_log(np.float32(1) + abs(pooled[j])), pooled[j])
         for j in range(len(sites)):
             own[len(pooled) + j] = _log(np.float32(1) + sites[j])
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")  # else division branches
+def log_gradient(gradient: Any, first: int, sums: Any, out: Any) -> None:
+    """Adjoint of `log_features` in the sums: out (n, m) = gradient / (1 + |sums|).
+
+    gradient: (n, at least first + m) float32, of which the columns from `first` on are read.
+    """
+    for row in range(len(sums)):
+        own, pooled = out[row], sums[row]
+        more = gradient[row, first : first + len(own)]
+        for j in range(len(own)):
+            own[j] = more[j] / (np.float32(1) + abs(pooled[j]))

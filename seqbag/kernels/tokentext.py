@@ -48,6 +48,25 @@ def _render(data: UInt8s, start: int, size: int, folded: bool, text: UInt8s) -> 
 
 
 @njit(cache=True, nogil=True)
+def _reads(data: UInt8s, start: int, size: int, folded: bool, text: UInt8s, known: int) -> bool:
+    """Whether a located token is sure to be rendered as `text[:known]`, found without doing so."""
+    if size < 0:
+        if MASK_SIZES[-size] != known:
+            return False
+        for k in range(known):
+            if MASK_BYTES[-size, k] != text[k]:
+                return False
+        return True
+    if size != known:
+        return False
+    for k in range(known):
+        b = data[start + k]
+        if (LOWER[b] if folded else b) != text[k]:
+            return False
+    return True  # a time, which is rendered as its shape, begins with a digit, and a shape does not
+
+
+@njit(cache=True, nogil=True)
 def keep_smallest(at: int, text: UInt8s, size: int, texts: UInt8s, lengths: Int16s) -> None:
     """Let `text[:size]` be entry `at`'s text if the entry has none or a greater one by (number, length, bytes)."""
     known = lengths[at]
@@ -87,8 +106,10 @@ def learn_texts(
     text = np.empty(texts.shape[1], np.uint8)
     for t in range(len(ids)):
         known = lengths[ids[t]]
-        # Most tokens repeat what is known: a longer literal than a known word can never replace it.
-        if known >= 0 and not folded and sizes[t] > known and not begins_with_digit(texts[ids[t]], known):
-            continue
+        if known >= 0:  # most tokens repeat what is known, or are longer literals, which never replace a known word
+            if _reads(data, starts[t], sizes[t], folded, texts[ids[t]], known):
+                continue
+            if not folded and sizes[t] > known and not begins_with_digit(texts[ids[t]], known):
+                continue
         size = _render(data, starts[t], sizes[t], folded, text)
         keep_smallest(ids[t], text, size, texts, lengths)
