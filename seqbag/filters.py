@@ -55,6 +55,7 @@ class Filters(Protocol):
     """What the head needs of a layer's filters. Group g is one window width."""
 
     parameters: Parameters
+    quantise: bool
 
     def prepare(self, windows: list[npt.NDArray[Any]]) -> Any:
         """What the two below take: all that can be made of a batch's windows (u, ...) of each group beforehand."""

@@ -103,7 +103,9 @@ class Head:
         muon: see `Optimiser`; mixup: if above 0, and for dense features alone, bags are mixed by twos in shares from
         Beta(mixup, mixup), drawn anew for each step (Zhang et al. 2018, arXiv 1710.09412).
         """
-        optimiser = Optimiser({**self.filters.parameters, **self.classifier.parameters}, decay, self.workers, muon)
+        optimiser = Optimiser(
+            {**self.filters.parameters, **self.classifier.parameters}, decay, self.workers, muon, self.filters.quantise
+        )
         labels = _Labels(bags, self.classifier.classes, class_weights, smoothing)
         steps_an_epoch = max(1, labels.visits // schedule.batch)
         shown = held_out.sample(_SHOWN, np.random.default_rng(0))

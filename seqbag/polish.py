@@ -119,7 +119,7 @@ class Polish:
         muon = self.filters.quantise
         behind = {} if self.readout is None else self.readout.parameters
         parameters = {**self.filters.parameters, **behind, **self.classifier.parameters}
-        optimiser = Optimiser(parameters, decay, self.workers, muon)
+        optimiser = Optimiser(parameters, decay, self.workers, muon, muon)
         steps = max(1, schedule.epochs * (rows // schedule.batch))
         done, accuracy = 0, float("nan")
         for epoch in range(schedule.epochs):

@@ -171,15 +171,22 @@ def adam(values: np.ndarray, gradients: list[np.ndarray], rates: list[float], de
     return values
 
 
-def muon(values: np.ndarray, gradients: list[np.ndarray], rates: list[float], decay: float) -> np.ndarray:
-    """Muon as Jordan writes it, momentum 0.9 after Nesterov, in float64, by the singular values themselves."""
+def muon(values: np.ndarray, gradients: list[np.ndarray], rates: list[float], decay: float, rounds: int) -> np.ndarray:
+    """Muon as Jordan writes it, momentum 0.9 after Nesterov, in float64, by the singular values themselves.
+
+    Of the polynomials of Amsel et al. (2025), those of the first rounds.
+    """
+    polynomials = [
+        (8.287212, -23.595887, 17.300387), (4.107059, -2.947850, 0.544843), (3.948691, -2.908902, 0.551819),
+        (3.318420, -2.488488, 0.510049), (2.300652, -1.668904, 0.418807),
+    ]  # fmt: skip
     values, momentum = values.astype(np.float64), 0.0
     for gradient, rate in zip(gradients, rates, strict=True):
         momentum = 0.9 * momentum + gradient
         left, sizes, right = np.linalg.svd(gradient + 0.9 * momentum, full_matrices=False)
-        sizes = sizes / np.linalg.norm(sizes)
-        for _ in range(5):
-            sizes = 3.4445 * sizes - 4.7750 * sizes**3 + 2.0315 * sizes**5
+        sizes = sizes / np.linalg.norm(sizes) / 1.01
+        for a, b, c in polynomials[:rounds]:
+            sizes = a * sizes + b * sizes**3 + c * sizes**5
         values = values * (1 - rate * decay) - 6 * rate * (left * sizes) @ right
     return values
 

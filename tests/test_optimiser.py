@@ -9,16 +9,17 @@ from seqbag.parallel import Workers
 from tests import naive
 
 
-def optimiser_of(parameters, decay, threads=1):
-    return Optimiser({name: value.copy() for name, value in parameters.items()}, decay, Workers(threads))
+def optimiser_of(parameters, decay, threads=1, quantised=False):
+    own = {name: value.copy() for name, value in parameters.items()}
+    return Optimiser(own, decay, Workers(threads), quantised=quantised)
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-def test_each_parameter_moves_as_its_paper_says(threads):
+@pytest.mark.parametrize(("threads", "quantised"), [(1, False), (3, False), (1, True)])
+def test_each_parameter_moves_as_its_paper_says(threads, quantised):
     rng = np.random.default_rng(0)
     shapes = {"out": (5, 3), "out_bias": (7,), "hidden": (9, 4), "filters.0": (4, 6), "filters.1": (5, 5)}
     start = {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
-    optimiser = optimiser_of(start, 0.1, threads)
+    optimiser = optimiser_of(start, 0.1, threads, quantised)
     rates = [0.1, 0.2, 0.05, 0.01]
     gradients = {name: [rng.standard_normal(value.shape, np.float32) for _ in rates] for name, value in start.items()}
     for step, rate in enumerate(rates):
@@ -26,8 +27,8 @@ def test_each_parameter_moves_as_its_paper_says(threads):
         optimiser.step(parts, [0.5, 1.0], rate)  # 0.5 * 1.5 + 1 * 0.25
     for name, value in start.items():
         decay = 0.1 if value.ndim == 2 else 0.0  # biases do not decay
-        formula = naive.adam if name.startswith("out") else naive.muon
-        expected = formula(value, gradients[name], rates, decay)
+        given = value, gradients[name], rates, decay
+        expected = naive.adam(*given) if name.startswith("out") else naive.muon(*given, 5 if quantised else 3)
         np.testing.assert_allclose(optimiser.parameters[name], expected, rtol=1e-3, atol=1e-4)
 
 
@@ -41,14 +42,16 @@ def test_parameters_without_a_gradient_stay():
 
 @pytest.mark.parametrize("shape", [(30, 8), (8, 30), (12, 12), (5, 1)])
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
-def test_orthogonal_brings_singular_values_near_one_whatever_the_scale(shape, scale):
-    matrix = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
-    sizes = np.linalg.svd(orthogonal(matrix * np.float32(scale)), compute_uv=False)
-    assert 0.5 < sizes.min() <= sizes.max() < 1.3
+@pytest.mark.parametrize(("rounds", "least", "most"), [(3, 0.19, 1.88), (5, 0.87, 1.13)])
+def test_orthogonal_brings_singular_values_near_one_whatever_the_scale(shape, scale, rounds, least, most):
+    left, _, right = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), full_matrices=False)
+    matrix = ((left * np.geomspace(1, 0.02, min(shape))) @ right).astype(np.float32)
+    sizes = np.linalg.svd(orthogonal(matrix * np.float32(scale), rounds), compute_uv=False)
+    assert least < sizes.min() <= sizes.max() < most
 
 
 def test_orthogonal_of_nought_is_nought():
-    np.testing.assert_array_equal(orthogonal(np.zeros((4, 3), np.float32)), np.zeros((4, 3), np.float32))
+    np.testing.assert_array_equal(orthogonal(np.zeros((4, 3), np.float32), 3), np.zeros((4, 3), np.float32))
 
 
 def test_gradients_of_some_rows_move_those_rows_as_dense_ones_would():
