@@ -24,6 +24,7 @@ _POLYNOMIALS = (  # a x + b x^3 + c x^5, each the best for what the one before l
     (2.300652019954817, -1.6689039845747493, 0.4188073119525673),
 )
 _MARGIN = 1.01  # the polynomials grow fast beyond one
+_SMALL = 1 << 12  # values: parameters of no more are not worth a thread each
 _WARM_UP = 0.15  # of the steps
 
 
@@ -60,8 +61,14 @@ class Optimiser:
         """One step along the sum of shares times parts, each of which may speak of some of the parameters."""
         self.steps += 1
         names = [name for name in self.parameters if any(name in part.values for part in parts)]
-        names.sort(key=lambda name: -self.parameters[name].size)
-        self.workers.map(names, lambda name: self._move(name, Gradients.sum(parts, shares, name), rate))
+        large = sorted((n for n in names if self.parameters[n].size > _SMALL), key=lambda n: -self.parameters[n].size)
+
+        def move(some: list[str]) -> None:
+            for name in some:
+                self._move(name, Gradients.sum(parts, shares, name), rate)
+
+        small = [name for name in names if name not in large]
+        self.workers.map([*([name] for name in large), small], move)
 
     def _move(self, name: str, gradients: Gradients, rate: float) -> None:
         gradient = gradients.values[name]
