@@ -18,7 +18,8 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "regions": "grid:3",
     "hidden": 256,
     "project": 96,
-    "polish": 28,
+    "polish": 40,
+    "readout": 256,
     "views": 4,
     "shift": 1,
     "samples": 16,
@@ -26,7 +27,8 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "memory": 75 * 10**8,
 }
 # Signs are not projected: a filter that reads one channel in four costs what one over 96 axes does.
-_SIGN_DEFAULTS: dict[str, Any] = {**_IMAGE_DEFAULTS, "channel_groups": 4}
+# They learn slower behind readouts.
+_SIGN_DEFAULTS: dict[str, Any] = {**_IMAGE_DEFAULTS, "channel_groups": 4, "polish": 28, "readout": 0}
 _HELD_IMAGES = 2000  # an accuracy of 0.87 is measured to 0.0075 by them
 
 
@@ -45,7 +47,7 @@ class TrainConfig:
     For images: project: channels that a layer's maps are projected to for the next one, 0 for all; signs stay as they
     are. polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
     channel_groups: from the second layer on, each filter reads one in so many of the channels below, if that divides
-    them and the filters evenly; readout: filters of a polished layer's readout (see `Layer`), 0 for none;
+    them and the filters evenly; readout: filters of the first two polished layers' readouts (see `Layer`), 0 for none;
     views: in which each is seen (see `augment`), 1 as it is; shift: sites its maps are moved by, an eighth at most.
     """
 
