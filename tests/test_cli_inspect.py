@@ -42,4 +42,4 @@ def test_of_layers_that_were_polished_no_counts_are_told(tmp_path: Path) -> None
     assert call("train", "--source", source, "--layers", 1, "--filters", 4, "--polish", 1, "--out", out).returncode == 0
     lines = call("inspect", out).stdout.splitlines()
     assert lines[1] == "input   image from `img`"
-    assert lines[-1] == "layer 1  windows of 3x3; 4 filters, relu; regions grid:2"
+    assert lines[-1] == "layer 1  windows of 3x3; 4 filters, relu; read out by 256; regions grid:2"
