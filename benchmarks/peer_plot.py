@@ -6,7 +6,6 @@ python -m benchmarks.peer_plot peers.csv
 from __future__ import annotations
 
 import argparse
-import csv
 from pathlib import Path
 from statistics import mean
 
@@ -16,20 +15,13 @@ mpl.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-NAMES = {
-    "seqbag": "seqbag",
-    "packed": "seqbag, packed",
-    "fasttext": "fastText",
-    "fasttext_quantised": "fastText, quantised",
-    "sklearn": "scikit-learn",
-    "lightgbm": "LightGBM",
-    "cnn": "CNN (PyTorch)",
-}
+from benchmarks.datasets import find
+from benchmarks.peer_table import NAMES, Rows, read
+
 COLOURS = dict(zip(NAMES, ("#d62728", "#ff9896", "#1f77b4", "#9ecae1", "#2ca02c", "#9467bd", "#7f7f7f"), strict=True))
-MACRO = ("adfa", "hdfs")  # classes so unequal that accuracy says little
 
 
-def draw(rows: list[dict[str, str]], out: Path) -> None:
+def draw(rows: Rows, out: Path) -> None:
     """Means over seeds. The area of a bubble goes with the square root of the model's bytes."""
     datasets = list(dict.fromkeys(row["data"] for row in rows))
     columns = min(3, len(datasets))
@@ -38,7 +30,7 @@ def draw(rows: list[dict[str, str]], out: Path) -> None:
     for panel in panels.flat[len(datasets) :]:
         panel.set_axis_off()
     for panel, dataset in zip(panels.flat, datasets, strict=False):
-        measure = "macro_f1" if dataset in MACRO else "accuracy"
+        measure = find(dataset).measure
         for peer in NAMES:
             of = [row for row in rows if row["data"] == dataset and row["peer"] == peer]
             if of:
@@ -50,7 +42,7 @@ def draw(rows: list[dict[str, str]], out: Path) -> None:
         panel.xaxis.set_minor_formatter(NullFormatter())
         panel.margins(0.2)
         panel.set_title(dataset, fontsize=10)
-        panel.set_ylabel("macro-F1" if dataset in MACRO else "accuracy", fontsize=8)
+        panel.set_ylabel("macro-F1" if measure == "macro_f1" else "accuracy", fontsize=8)
         panel.set_xlabel("CPU seconds of training", fontsize=8)
         panel.tick_params(labelsize=7, which="both")
         panel.grid(alpha=0.3)
@@ -66,8 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path)
     table = parser.parse_args().table
-    with table.open(newline="") as file:
-        draw([*csv.DictReader(file)], table.with_suffix(".png"))
+    draw(read(table), table.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from benchmarks.datasets import GENERATED, REAL, ROWS, Dataset
 from benchmarks.machine import machine
+from benchmarks.peer_table import read, table
 
 RESULTS = Path(__file__).parent / "results" / "peers.csv"
 SEVERAL = ("seqbag", "packed", "fasttext", "sklearn")  # cheap enough for several seeds
@@ -172,12 +173,10 @@ def _measured(run: Run, count: int) -> dict[str, object] | None:
 
 def record(file: Path, row: dict[str, object]) -> None:
     """Put the row into the table, in place of an older one of the same data, peer and seed."""
-    rows: list[dict[str, object]] = []
-    if file.exists():
-        with file.open(newline="") as old:
-            rows = [*csv.DictReader(old)]
     key = ("data", "peer", "seed")
-    rows = [other for other in rows if any(str(other[name]) != str(row[name]) for name in key)]
+    rows = [
+        other for other in (read(file) if file.exists() else []) if any(other[name] != str(row[name]) for name in key)
+    ]
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("w", newline="") as new:
         writer = csv.DictWriter(new, list(row), lineterminator="\n")
@@ -207,6 +206,7 @@ def main() -> None:
             parser.error(f"{data} does not hold {', '.join(absent)}")
         runs(args, data, datasets)
     subprocess.run([sys.executable, "-m", "benchmarks.peer_plot", str(args.out)], check=True)
+    print(table(read(args.out)))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.peer_table import read, table
 from seqbag_cli.main import COMMANDS, cli
 from tests.command import SEQBAG, call
 
@@ -84,3 +85,7 @@ def test_the_help_of_a_command_ends_with_an_example(command: str) -> None:
     last = call(command, "--help").stdout.strip().split("\n\n")[-1]
     assert last.startswith("  Example: ")
     assert f"seqbag {command} " in last
+
+
+def test_the_table_of_peers_is_what_was_measured() -> None:
+    assert table(read(ROOT / "benchmarks" / "results" / "peers.csv")) in README
