@@ -8,7 +8,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from seqbag.errors import DataError
@@ -137,6 +136,8 @@ class ParquetRelation(Relation):
         self.skipped_row_groups = sum(map(len, damaged.values()))
         if self.skipped_row_groups == 0:
             return
+        import pyarrow.dataset as ds  # which takes a while to load and is hardly ever needed
+
         whole = ds.dataset(list(self.files.paths), format="parquet", partitioning="hive")
         sound = []
         for fragment in whole.get_fragments():
