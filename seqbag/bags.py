@@ -80,6 +80,19 @@ class Bags:
         per_bag = 8 * self.spans + 2 * self.width + 8 + 4 + 16  # pointers, features, hash, labels, table
         return int(8 * self.pointers[-1] + per_bag * self.size + 16 * self._nodes)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy without the room that is kept for more."""
+        part, size, nodes = copy.copy(self), self.size, self._nodes
+        part._pointers, part._codes, part._counts = self.pointers.copy(), self.codes.copy(), self.counts.copy()
+        part._dense, part._hashes, part._slots = (
+            self._dense[:size].copy(),
+            self._hashes[:size].copy(),
+            self._slots.copy(),
+        )
+        part._heads, part._following = self._heads[:size].copy(), self._following[:nodes].copy()
+        part._classes, part._label_counts = self._classes[:nodes].copy(), self._label_counts[:nodes].copy()
+        return part
+
     def update(
         self, codes: Int32s, segments: Int32s, offsets: Int64s, labels: Int32s, dense: Halves | None = None,
         times: Int64s | None = None,

@@ -98,13 +98,16 @@ def test_counts_match_the_oracle(case):
 
 @settings(deadline=None, max_examples=60)
 @given(examples(), st.data())
-def test_batches_do_not_matter(case, data):
+def test_batches_do_not_matter_nor_copies_between_them(case, data):
     whole, parts = empty_bags(case), empty_bags(case)
     update(whole, case)
     n = len(case["labels"])
     edges = sorted(data.draw(st.lists(st.integers(0, n), max_size=4)))
     for start, stop in itertools.pairwise([0, *edges, n]):
+        before, parts = parts, copy.deepcopy(parts)
+        held = content(before)
         update(parts, case, start, stop)
+        assert content(before) == held, "nothing is shared"
     for name in ("pointers", "codes", "counts", "dense"):
         np.testing.assert_array_equal(getattr(whole, name), getattr(parts, name))
     for a, b in zip(whole.label_counts(), parts.label_counts(), strict=True):
