@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.builders import write_parquet
 from tests.command import run
 
+settings.register_profile("untimed", deadline=None)  # a busy machine is no failure
+settings.load_profile("untimed")
 QUICK = ("--epochs", "8", "--filters", "8", "--threads", "1")  # settings that train in a moment
 
 

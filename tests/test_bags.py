@@ -85,7 +85,7 @@ def summed(bags: list[tuple]) -> dict:
     return total
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(examples())
 def test_counts_match_the_oracle(case):
     bags = empty_bags(case)
@@ -96,7 +96,7 @@ def test_counts_match_the_oracle(case):
     assert bags.counts.sum() == sum(count for entries, _, _ in content(bags) for _, count in entries)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(examples(), st.data())
 def test_batches_do_not_matter_nor_copies_between_them(case, data):
     whole, parts = empty_bags(case), empty_bags(case)
@@ -114,7 +114,7 @@ def test_batches_do_not_matter_nor_copies_between_them(case, data):
         np.testing.assert_array_equal(a, b)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(examples())
 def test_coarsening_is_counting_with_one_region(case):
     bags = empty_bags(case)
@@ -126,7 +126,7 @@ def test_coarsening_is_counting_with_one_region(case):
     assert content(bags) == expected(case), "the copy shares nothing with the bags it was made of"
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(examples())
 def test_relabelling_renames_the_classes(case):
     bags, renamed = empty_bags(case), empty_bags(case)
@@ -179,7 +179,7 @@ def test_what_does_not_fit_is_refused():
     assert bags.size == 0
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(examples(), st.integers(1, 8), st.integers(0, 3))
 def test_a_sample_holds_some_of_the_bags_with_their_labels(case, most, seed):
     bags = empty_bags(case)
@@ -191,7 +191,7 @@ def test_a_sample_holds_some_of_the_bags_with_their_labels(case, most, seed):
     assert content(bags) == before, "what was sampled from is as it was"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(examples(), st.integers(1, 4))
 def test_merging_clusters_keeps_every_label(case, clusters):
     bags = empty_bags(case)
@@ -267,7 +267,7 @@ def test_clusters_of_one_stretch_are_not_those_of_the_next(clusters, seed, monke
     assert np.all(np.diff(pointers) > 0), "each bag has labels"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(examples(), st.integers(0, 8))
 def test_merged_shards_are_one_pass(case, at):
     whole, left, right = empty_bags(case), empty_bags(case), empty_bags(case)
@@ -281,7 +281,7 @@ def test_merged_shards_are_one_pass(case, at):
     assert (content(left), left.rows, left.examples) == (content(whole), whole.rows, whole.examples)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(examples())
 def test_saved_bags_come_back(case):
     bags = empty_bags(case)

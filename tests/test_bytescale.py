@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -9,7 +9,6 @@ from seqbag.bytescale import ByteScale
 VALUES = arrays(np.float32, st.tuples(st.integers(1, 20), st.integers(0, 5)), elements=st.floats(-1e6, 1e6, width=32))
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_what_comes_back_is_half_a_step_off_at_most(values: np.ndarray) -> None:
     scale = ByteScale.of(values)
@@ -19,7 +18,6 @@ def test_what_comes_back_is_half_a_step_off_at_most(values: np.ndarray) -> None:
     assert (np.abs(scale.decode(codes).astype(np.float64) - values) <= scale.step / 2).all()
 
 
-@settings(deadline=None)
 @given(VALUES)
 def test_a_step_is_the_least_power_of_two_that_fits(values: np.ndarray) -> None:
     step = ByteScale.of(values).step

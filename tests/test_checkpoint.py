@@ -150,7 +150,7 @@ def restored(folder: Path, data: bytes) -> None:
         np.testing.assert_array_equal(arrays[name], array)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), max_size=3))
 def test_flipped_bytes_are_noticed(saved: tuple[Path, bytes], flips: list[tuple[float, int]]) -> None:
     data = bytearray(saved[1])
@@ -159,7 +159,7 @@ def test_flipped_bytes_are_noticed(saved: tuple[Path, bytes], flips: list[tuple[
     restored(saved[0], bytes(data))
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_every_cut_is_noticed(saved: tuple[Path, bytes], where: float) -> None:
     folder, data = saved

@@ -31,6 +31,15 @@ def test_it_finds_the_columns_and_says_what_it_chose(logs: Path, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["model.seqbag"]
 
 
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="elsewhere a program's usage begins with its parent's"
+)
+def test_peak_memory_is_that_of_the_program_alone(logs: Path, tmp_path: Path) -> None:
+    ballast = bytearray(b"x") * 900_000_000
+    report = run_json("train", "--source", logs, "--out", tmp_path / "m.seqbag", *QUICK)
+    assert 50e6 < report["peak_memory_bytes"] < len(ballast) - 100e6
+
+
 def test_json_is_the_whole_output(logs: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.seqbag"
     report = run_json("train", "--source", logs, "--out", out, *QUICK)

@@ -23,7 +23,7 @@ def counted(book: ExactCodebook) -> dict[tuple[int, ...], int]:
     return dict(zip(map(tuple, book.windows.tolist()), book.counts.tolist(), strict=True))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(streams(), st.integers(1, 20))
 def test_codes_and_counts_match_a_dictionary_and_nothing_is_dropped(stream, capacity):
     width, batches = stream
@@ -56,7 +56,7 @@ def test_assign_before_full_gives_a_near_window():
     assert book.assign(np.array([[6, 9]], np.int32)).tolist() == [2], "windows added since are found"
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(streams(), st.randoms(use_true_random=False))
 def test_merging_adds_counts_in_any_order(stream, random):
     width, batches = stream

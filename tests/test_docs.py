@@ -35,7 +35,7 @@ def sessions() -> list[tuple[str, list[str]]]:
 
 def shape(line: str) -> str:
     """A line without its figures and the names that depend on them."""
-    return re.sub(r"[\d.,]+( [kM]?B)?", "N", line)
+    return re.sub(r"[\d.,]+( [kMG]?B)?", "N", line)
 
 
 # Lines that do not depend on what was learned from how many rows.

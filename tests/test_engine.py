@@ -47,7 +47,7 @@ def unpacked(words, filters):
     return bits[:, :filters].astype(bool)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 1000), st.integers(1, 5), st.sampled_from([1, 7, 64, 65, 130]), st.integers(1, 70),
     st.lists(st.integers(0, 9), max_size=5), st.sampled_from(["same", "causal", "valid"]), st.integers(1, 3),
@@ -81,7 +81,7 @@ def test_windows_are_looked_up_remembered_or_summed_with_one_result(monkeypatch,
     np.testing.assert_array_equal(TokenStage(network.layers[0])(maps).values, expected)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 1000), st.sampled_from([(1, 1), (2, 3), (3, 3)]), st.sampled_from([3, 64, 100]),
     st.tuples(st.integers(2, 7), st.integers(2, 7)), st.sampled_from(["same", "causal", "valid"]), st.integers(1, 3),
@@ -103,7 +103,7 @@ def test_bit_convolution_on_grids_matches_whole_number_sums(seed, window, channe
     np.testing.assert_array_equal(unpacked(out.values, 9), expected)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 1000), st.sampled_from([3, 65, 130]), st.sampled_from([2, 3]), st.sampled_from([(), (2, 2)]))
 def test_groups_that_read_a_share_of_the_bits(seed, channels, groups, pooling):
     rng = np.random.default_rng(seed)
@@ -114,7 +114,7 @@ def test_groups_that_read_a_share_of_the_bits(seed, channels, groups, pooling):
     np.testing.assert_array_equal(BitStage(layer, spans, pooling)(maps).values, expected.values)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 1000), st.sampled_from([(1, 1), (2, 3), (3, 3), (3, 2, 2), (4,)]), st.integers(1, 4),
     st.sampled_from([1, 7, 64, 65]), st.lists(st.integers(1, 6), min_size=3, max_size=3),
@@ -251,7 +251,7 @@ def test_filters_of_nothing_but_zeros_follow_their_threshold():
         assert unpacked(stage(maps_of(np.random.default_rng(0), [3], 3)).values, 2).tolist() == [[True, False]] * 3
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.integers(0, 1000), st.integers(1, 70), st.integers(1, 70), st.integers(0, 20), st.booleans())
 def test_dense_is_the_product_of_rounded_numbers(seed, dims, columns, n, rectify):
     rng = np.random.default_rng(seed)

@@ -25,7 +25,7 @@ def blobs(rng, n, groups=5, dims=3, dtype=np.uint8):
 # --- kernels
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 3 * ROWS + 1), st.integers(1, 40), st.integers(1, 2 * PANEL + 3), st.integers(0, 99))
 def test_search_matches_oracle_and_ties_go_to_the_lowest(n, dims, k, seed):
     rng = np.random.default_rng(seed)
@@ -58,7 +58,7 @@ def test_a_missing_centroid_is_never_found():
     assert codes.tolist() == [1, 2, 1]
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 600), st.integers(1, 20), st.integers(1, 2 * PANEL + 3), st.integers(0, 99))
 def test_affine_matches_matmul_whatever_the_batch(n, dims, width, seed):
     rng = np.random.default_rng(seed)
@@ -74,7 +74,7 @@ def test_affine_matches_matmul_whatever_the_batch(n, dims, width, seed):
 # --- moments and whitening
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(0, 50), min_size=3, max_size=3), st.sampled_from([np.uint8, np.int16]), st.integers(0, 99))
 def test_moments_of_integers_merge_exactly_in_any_order(sizes, dtype, seed):
     rng = np.random.default_rng(seed)
@@ -226,7 +226,7 @@ def test_fewer_distinct_vectors_than_centroids():
     assert np.isfinite(book.centroids).all()
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(0, 300), min_size=3, max_size=3), st.permutations(range(3)))
 def test_frozen_shards_merge_to_one_pass_bit_for_bit(sizes, order):
     rng = np.random.default_rng(2)

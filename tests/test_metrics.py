@@ -3,7 +3,7 @@
 import math
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqbag.metrics import Metrics
@@ -32,7 +32,6 @@ def same(a: Metrics, b: Metrics) -> bool:
     return all(np.array_equal(*pair) for pair in counts) and a.log_loss_units == b.log_loss_units
 
 
-@settings(deadline=None)
 @given(predictions(unknown=False).filter(lambda case: len(case[0])))
 def test_figures_match_the_formulas(case):
     labels, probabilities = case
@@ -59,7 +58,6 @@ def test_a_table_by_hand():
     assert math.isclose(metrics.log_loss, -math.log(1e-15) / 4, rel_tol=1e-6)
 
 
-@settings(deadline=None)
 @given(predictions(), predictions(), predictions())
 def test_merging_is_counting_everything_at_once(a, b, c):
     left = counted(a)

@@ -312,7 +312,7 @@ def survives(place, data):
     assert np.isfinite(probabilities).all()
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(1, 255)), min_size=1, max_size=6))
 def test_flipped_bytes_are_refused_or_harmless(place, data, flips):
     damaged = bytearray(data)
@@ -321,7 +321,7 @@ def test_flipped_bytes_are_refused_or_harmless(place, data, flips):
     survives(place, bytes(damaged))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.booleans(), st.sampled_from(["numbers", "bytes"]), st.randoms(use_true_random=False))
 def test_flipped_contents_are_refused_or_harmless(place, data, image_data, images, what, random):
     """Damage behind an intact header, where it reaches the kernels."""
@@ -335,7 +335,7 @@ def test_flipped_contents_are_refused_or_harmless(place, data, image_data, image
     survives(place, joined(description, arrays | {name: array}))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.floats(0, 1, exclude_max=True), st.binary(max_size=20))
 def test_a_file_cut_short_is_refused(place, data, where, tail):
     with pytest.raises(ModelError):

@@ -21,7 +21,7 @@ def test_map_and_each_keep_the_order_and_raise_what_fails(threads, method):
                 list(method(workers, range(50), lambda item, failing=failing: 1 // (item - failing)))
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 3), max_size=30), st.integers(1, 4))
 def test_each_does_every_item_once_whichever_is_slow(naps, threads):
     done, lock = [], threading.Lock()

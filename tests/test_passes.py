@@ -29,7 +29,6 @@ def scattered(number: int, seed: int) -> int:
     return bits ^ bits >> 31
 
 
-@settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 50), st.floats(0, 1, exclude_max=True), st.integers(0, 2**32))
 def test_hold_out_depends_on_the_row_alone(first, rows, fraction, seed):
     held = hold_out(first, rows, fraction, seed)
@@ -47,7 +46,7 @@ def test_hold_out_keeps_the_fraction():
     assert (hold_out(0, 100, 0.5, 0) != hold_out(0, 100, 0.5, 1)).any()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 20), st.integers(0, 9), st.data())
 def test_the_row_sample_is_the_smallest_hashes_in_any_batching(lengths, size, seed, data):
     maps = sequences_of(lengths)

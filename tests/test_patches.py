@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqbag.errors import UsageError
@@ -23,7 +23,6 @@ def grids(draw: st.DrawFn) -> tuple[tuple[int, ...], Patcher]:
     return shape, Patcher(window, stride, draw(st.sampled_from(PADDINGS)))
 
 
-@settings(deadline=None)
 @given(grids())
 def test_grid_index_matches_oracle(case):
     shape, patcher = case
@@ -34,7 +33,6 @@ def test_grid_index_matches_oracle(case):
     assert index.tolist() == expected
 
 
-@settings(deadline=None)
 @given(
     st.integers(0, 3),
     st.lists(st.integers(0, 9), max_size=6),
@@ -53,7 +51,6 @@ def test_ragged_index_matches_oracle(first, lengths, window, stride, padding):
     assert out_offsets.tolist() == expected_offsets
 
 
-@settings(deadline=None)
 @given(st.sampled_from([np.float32, np.uint8]), st.sampled_from([1, 2, 3, 5]), grids(), st.integers(0, 9))
 def test_gather_vectors_on_a_grid_matches_oracle(dtype, channels, case, seed):
     shape, patcher = case

@@ -21,7 +21,7 @@ from tests.nets import image_network, token_network
 LINES = ["", "a", "hello world", "zq", "once upon a time"]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=6))
 def test_ternary_has_the_least_squares(values):
     column = np.array(values, np.float32)
@@ -43,7 +43,7 @@ def test_binary_keeps_signs_and_mean_magnitude():
     assert scale.tolist() == [2, 3]
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=40))
 def test_filters_over_pixels_are_whole_and_keep_their_sum(values):
     column = np.array(values, np.float32)[:, None]

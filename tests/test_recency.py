@@ -57,7 +57,7 @@ def what_follows(trained):
     return [trained.network.classes[at] for at in best]
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.integers(0, 10**9), st.integers(1, 3000), st.integers(0, 3000))
 def test_strata_are_of_the_row_number_alone_and_rise(first, rows, split):
     split = min(split, rows)
@@ -83,7 +83,7 @@ def test_newer_rows_weigh_up_to_32_times_as_much():
     assert newer_more(np.zeros(STRATA, np.int64)).tolist() == [32] * STRATA, "no rows weigh alike"
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 3)), max_size=60))
 def test_weighing_counts_each_row_as_often_as_its_stratum_says(examples):
     weights = np.ones(STRATA, np.int64)
@@ -171,7 +171,7 @@ def bags_of(examples):
     return bags
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), st.integers(0, 9)), min_size=1, max_size=80))
 def test_foresight_is_a_look_up_of_equal_rows(examples):
     rows = np.bincount([stratum for _, _, stratum in examples], minlength=STRATA)

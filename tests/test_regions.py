@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from seqbag.errors import UsageError
@@ -39,7 +39,6 @@ def test_parse_refuses(spec):
     assert str(error.value) == f"regions {spec!r} are not understood: use whole, tail:8,2,1 or grid:2"
 
 
-@settings(deadline=None)
 @given(LENGTHS, TAILS)
 def test_tails_match_the_oracle(lengths, sizes):
     regions = Regions("tail", sizes)
@@ -50,7 +49,6 @@ def test_tails_match_the_oracle(lengths, sizes):
     assert regions.lengths(np.array(lengths, np.int64)).tolist() == expected
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=3), st.integers(1, 3), st.integers(0, 2))
 def test_grids_match_the_oracle(shape, cells, n):
     regions, grid = Regions("grid", (cells,)), tuple(shape)
@@ -74,7 +72,6 @@ def test_a_grid_needs_a_grid():
     assert str(error.value) == "regions grid:2 need a fixed grid: use whole or tail:… for sequences"
 
 
-@settings(deadline=None)
 @given(LENGTHS.filter(len), TAILS, st.integers(0, 99))
 def test_nested_sums_are_sums_over_spans_and_the_gradient_is_the_adjoint(lengths, sizes, seed):
     rng = np.random.default_rng(seed)

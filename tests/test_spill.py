@@ -32,7 +32,7 @@ COLUMNS = {"kind": "text", "input": "message", "label": "label"}
 
 
 @given(examples())
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_what_is_read_is_what_was_written(case):
     bags = empty_bags(case)
     update(bags, case)

@@ -65,7 +65,7 @@ def content(statistics):
     return found, books, statistics.vocabulary.counts.tolist(), statistics.rows, statistics.counts.patches
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(st.lists(st.integers(1, 89), max_size=3, unique=True), st.permutations(range(4)))
 def test_merging_is_exact_in_any_order(edges, order):
     shards = shards_of(ROWS, edges)

@@ -270,7 +270,7 @@ def check_usable(model):
             assert model.network.probabilities(column).shape == (len(column), len(model.network.classes))
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(draw=st.data())
 def test_flipped_bytes_never_crash(data, place, draw):
     header = 8 + int.from_bytes(data[:8], "little")
@@ -283,7 +283,7 @@ def test_flipped_bytes_never_crash(data, place, draw):
     usable_or_refused(place, bytes(damaged))
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(draw=st.data())
 def test_truncated_and_padded_files_never_crash(data, place, draw):
     cut = draw.draw(st.integers(0, len(data) - 1))
@@ -302,7 +302,7 @@ def paths_of(value, path=()):
 STRANGE = [None, True, -1, 0, 1, 2, 31, 10**9, 10**30, 1.5, float("inf"), float("nan"), "", "x", "grid:2", [], [0], {}]
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(draw=st.data())
 def test_strange_descriptions_never_crash(data, place, draw):
     description, tensors = described(data)

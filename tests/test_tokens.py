@@ -35,7 +35,7 @@ def texts(row: str | bytes) -> list[str]:
     return [vocabulary.decode(int(token)) for token in ids]
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=1500)
 @given(st.lists(anything, max_size=4), st.sampled_from([2, 7, 2**15]), st.binary(max_size=3))
 def test_words_follow_the_rules(rows: list[bytes], vocabulary: int, before: bytes) -> None:
     ids, offsets = Encoder("words", vocabulary).encode(column(rows, before))
@@ -45,7 +45,7 @@ def test_words_follow_the_rules(rows: list[bytes], vocabulary: int, before: byte
     assert [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)] == expected
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(st.lists(anything, max_size=4), st.sampled_from([2, 2**15]), st.sampled_from(["chars", "bytes"]))
 def test_chars_and_bytes(rows: list[bytes], vocabulary: int, tokenizer: str) -> None:
     ids, offsets = Encoder(tokenizer, vocabulary).encode(column(rows))  # type: ignore[arg-type]
@@ -54,7 +54,6 @@ def test_chars_and_bytes(rows: list[bytes], vocabulary: int, tokenizer: str) -> 
     assert [ids[a:b].tolist() for a, b in itertools.pairwise(offsets)] == expected
 
 
-@settings(deadline=None)
 @given(st.lists(st.lists(st.binary(max_size=8), max_size=4), max_size=4), st.sampled_from(["words", "list"]))
 def test_lists_are_taken_as_they_are(rows: list[list[bytes]], tokenizer: str) -> None:
     tokens = [b"before", *(token for row in rows for token in row)]
@@ -68,7 +67,7 @@ def test_lists_are_taken_as_they_are(rows: list[list[bytes]], tokenizer: str) ->
     assert all(vocabulary.lengths[ids] >= 0)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(anything, max_size=6), st.integers(0, 6))
 def test_batches_do_not_matter(rows: list[bytes], cut: int) -> None:
     encoder = Encoder()
@@ -241,7 +240,7 @@ def state(vocabulary: Vocabulary) -> list[bytes]:
 row_lists = st.lists(anything, max_size=3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(row_lists, row_lists, row_lists, st.sampled_from(["words", "chars"]), st.booleans())
 def test_vocabularies_merge_by_the_laws(
     a: list[bytes], b: list[bytes], c: list[bytes], tokenizer: str, with_texts: bool
@@ -254,7 +253,7 @@ def test_vocabularies_merge_by_the_laws(
     assert state(merged(x.empty(), x)) == state(x)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(anything, min_size=1, max_size=4))
 def test_the_text_of_an_id_is_its_smallest_token(rows: list[bytes]) -> None:
     vocabulary = counted(rows)
