@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -36,7 +37,7 @@ def test_it_finds_the_columns_and_says_what_it_chose(logs: Path, tmp_path: Path)
 )
 def test_peak_memory_is_that_of_the_program_alone(logs: Path, tmp_path: Path) -> None:
     ballast = bytearray(b"x") * 900_000_000
-    report = run_json("train", "--source", logs, "--out", tmp_path / "m.seqbag", *QUICK)
+    report = json.loads(run("train", "--source", logs, "--out", tmp_path / "m.seqbag", *QUICK, "--json").stdout)
     assert 50e6 < report["peak_memory_bytes"] < len(ballast) - 100e6
 
 
