@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import mean, median
 
 from benchmarks.datasets import Dataset, find
+from seqbag_cli.options import size_text
 
 NAMES = {
     "seqbag": "seqbag",
@@ -49,7 +50,7 @@ def _line(dataset: Dataset, rows: Rows) -> str:
         return f"**{text}**" if text == f"{best:.{dataset.decimals}f}" else text
 
     def size(peer: str) -> str:
-        return _bytes(mean(float(row["model_bytes"]) for row in of[peer]))
+        return size_text(mean(float(row["model_bytes"]) for row in of[peer]))
 
     def seconds(peer: str) -> str:
         return f"{median(float(row['cpu_seconds']) for row in of[peer]):.1f}"
@@ -62,13 +63,6 @@ def _line(dataset: Dataset, rows: Rows) -> str:
     cells += [f"{NAMES[shallow]} {score(shallow)}, {size(shallow)}", seconds(shallow)] if shallow else ["", ""]
     cells += [score("cnn"), seconds("cnn")] if "cnn" in of else ["", ""]
     return f"| {' | '.join(cells)} |"
-
-
-def _bytes(count: float) -> str:
-    for unit, power in (("GB", 9), ("MB", 6)):
-        if count >= 10**power:
-            return f"{count / 10**power:.3g} {unit}"
-    return f"{count / 1000:.0f} kB"
 
 
 def main() -> None:

@@ -343,8 +343,8 @@ class _Labels:
     def batch(self, visits: Int32s) -> tuple[npt.NDArray[np.intp], Float32s, Float32s]:
         """The bags visited (b,), rising, their target (b, classes) and weight (b,): see `visited_bags`."""
         unit = self.visits / max(self.total, 1)
-        chosen, target, weight = visited_bags(
+        made: tuple[npt.NDArray[np.intp], Float32s, Float32s] = visited_bags(
             visits, self.pointers, self.label_classes, self.counts, self.rows, self.times, self.class_weights,
             self.smoothing, unit,
         )  # fmt: skip
-        return chosen, target, weight
+        return made

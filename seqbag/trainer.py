@@ -40,7 +40,7 @@ from seqbag.polishing import Polisher
 from seqbag.progress import Progress, Silent
 from seqbag.recency import STRATA, alike, strata
 from seqbag.regions import Regions
-from seqbag.spill import Spill
+from seqbag.spill import Spill, budget
 from seqbag.statistics import ShardStatistics
 from seqbag.tokens import Vocabulary
 from seqbag.trained import LayerReport, Trained, layer_report, listed
@@ -55,9 +55,6 @@ _MEASURED_ROWS = 10_000  # images that a vote of layers is standardised by, at l
 _CACHED_ROWS = 256  # rows of a cache that go through a layer at once
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
-_PROCESS = 450 * 10**6  # bytes that the process takes without the bags
-_BAGS_SHARE = 0.125  # of the rest: the bags are copied as they grow
-_LEAST_BAGS = 30 * 10**6
 _FEATURES_SHARE = 0.5  # of the memory: features of images that the last classifier learns from, beside cached ones
 
 
@@ -83,7 +80,11 @@ class Trainer:
         self.source, self.config, self.progress, self.workers = source, config, progress, workers
         self.rng = np.random.default_rng(config.seed)
         images = source.kind == "image"
-        self.shard = None if images else ShardStatistics.none(source.kind, config, True, self._budget(), self._spill(0))
+        self.shard = (
+            None
+            if images
+            else ShardStatistics.none(source.kind, config, True, budget(self.config.memory), self._spill(0))
+        )
         self.vocabulary = self.shard.vocabulary if self.shard is not None else Vocabulary(config.vocabulary)
         self.sample = RowSample(_SAMPLE_ROWS, config.seed)
         self.index = self.shard.index if self.shard is not None else ClassIndex()
@@ -176,7 +177,7 @@ class Trainer:
         grid = self.network.output_grid() if self.network.shape else ()
         regions = Regions.parse(self.config.regions or "grid:2").on(grid) if grid else self.network.layers[-1].regions
         shape = len(books), regions.count(axes), sum(self.network.widths())
-        limits, cut = (self._budget(), self._spill(number)), patchers if books else ()
+        limits, cut = (budget(self.config.memory), self._spill(number)), patchers if books else ()
         counts = LayerCounts(cut, books, regions, Bags(*shape), Bags(*shape), *limits)
         keep = self._cache(features, sampled) if self.config.polish else None
         every = max(1, self.rows // _MEASURED_ROWS)
@@ -315,7 +316,7 @@ class Trainer:
             return
         counts = LayerCounts.of_features(sum(self.network.widths()))
         number, need = self.config.layers, (2 * counts.bags.width + 64) * max(self.rows, 1)
-        fraction = min(1.0, self._budget() / need)
+        fraction = min(1.0, budget(self.config.memory) / need)
         views = max(1, min(self.config.views, int(_FEATURES_SHARE * self.config.memory / need)))
         counts.bags.reserve(int(fraction * self.rows * views))
         for part in self._forwarded(number, "measuring", counts, views, fraction):
@@ -381,10 +382,6 @@ class Trainer:
     def _spill(self, number: int) -> Spill:
         """Where the bags of a pass go when they outgrow the memory."""
         return Spill(None if self.checkpoint is None else self.checkpoint.folder, f"bags-{number}")
-
-    def _budget(self) -> int:
-        """Bytes that the bags of a pass may take."""
-        return max(_LEAST_BAGS, int(_BAGS_SHARE * (self.config.memory - _PROCESS)))
 
     def _changed(self) -> DataError:
         return DataError(f"{self.source.describe()} changed between passes: train again on data that stays as it is")

@@ -117,8 +117,8 @@ def test_a_run_whose_bags_outgrow_the_memory(
 ) -> None:
     config = replace(SMALL, epochs=2, layers=layers)
     whole = train(lines, config)
-    monkeypatch.setattr("seqbag.trainer._LEAST_BAGS", 20_000)
-    monkeypatch.setattr("seqbag.trainer._BAGS_SHARE", 0.0)
+    monkeypatch.setattr("seqbag.spill._LEAST_BAGS", 20_000)
+    monkeypatch.setattr("seqbag.spill._BAGS_SHARE", 0.0)
     notes: list[str] = []
     trained = train(lines, config, Notes(notes))
     assert trained.layers[0].bags == whole.layers[0].bags, "told apart in files as in memory"
@@ -140,8 +140,8 @@ def test_a_run_whose_bags_outgrow_the_memory(
 
 def test_what_is_done_with_takes_no_memory(lines: Source, monkeypatch: pytest.MonkeyPatch) -> None:
     """Bags that are in a file, and all that was counted for a layer that is trained."""
-    monkeypatch.setattr("seqbag.trainer._LEAST_BAGS", 20_000)
-    monkeypatch.setattr("seqbag.trainer._BAGS_SHARE", 0.0)
+    monkeypatch.setattr("seqbag.spill._LEAST_BAGS", 20_000)
+    monkeypatch.setattr("seqbag.spill._BAGS_SHARE", 0.0)
     done: list[weakref.ref[object]] = []
     left: list[int] = []
 
