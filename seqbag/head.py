@@ -190,8 +190,10 @@ class Head:
         shares = [piece.visits / visits for piece in pieces]
         for _, _, tape in parts:
             self.classifier.follow(tape)
-        optimiser.step([gradients for _, gradients, _ in parts], shares, rate)
-        return sum(share * loss for share, (loss, _, _) in zip(shares, parts, strict=True)), cut()
+        moved = optimiser.start([gradients for _, gradients, _ in parts], shares, rate)
+        pieces = cut()  # of which this thread takes one, where another began before it was here: both end at about once
+        moved()
+        return sum(share * loss for share, (loss, _, _) in zip(shares, parts, strict=True)), pieces
 
     def _cut(self, bags: Bags, labels: _Labels, visits: Int32s, share: float = 1.0) -> _Piece:
         """What a step needs of some visits, whatever the parameters are."""

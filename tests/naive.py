@@ -174,11 +174,10 @@ def adam(values: np.ndarray, gradients: list[np.ndarray], rates: list[float], de
 def muon(values: np.ndarray, gradients: list[np.ndarray], rates: list[float], decay: float, rounds: int) -> np.ndarray:
     """Muon as Jordan writes it, momentum 0.9 after Nesterov, in float64, by the singular values themselves.
 
-    Of the polynomials of Amsel et al. (2025), those of the first rounds.
+    Polynomials as of Amsel et al. (2025), those of the first rounds.
     """
     polynomials = [
-        (8.287212, -23.595887, 17.300387), (4.107059, -2.947850, 0.544843), (3.948691, -2.908902, 0.551819),
-        (3.318420, -2.488488, 0.510049), (2.300652, -1.668904, 0.418807),
+        (8.093369, -23.620432, 17.446153), (3.636586, -2.721927, 0.536546), (2.661300, -1.977155, 0.452616),
     ]  # fmt: skip
     values, momentum = values.astype(np.float64), 0.0
     for gradient, rate in zip(gradients, rates, strict=True):

@@ -253,8 +253,9 @@ def test_a_step_averages_the_gradients_of_its_pieces():
     class Recorder:
         """Stands where the optimiser does and keeps the gradients."""
 
-        def step(self, parts, shares, rate):
+        def start(self, parts, shares, rate):
             self.gradients = {name: Gradients.sum(parts, shares, name) for name in expected}
+            return list
 
     recorder = Recorder()
     cut = [head._cut(counts.bags, labels, piece) for piece in pieces]

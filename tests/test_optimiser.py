@@ -28,7 +28,7 @@ def test_each_parameter_moves_as_its_paper_says(threads, quantised):
     for name, value in start.items():
         decay = 0.1 if value.ndim == 2 else 0.0  # biases do not decay
         given = value, gradients[name], rates, decay
-        expected = naive.adam(*given) if name.startswith("out") else naive.muon(*given, 5 if quantised else 3)
+        expected = naive.adam(*given) if name.startswith("out") else naive.muon(*given, 3 if quantised else 2)
         np.testing.assert_allclose(optimiser.parameters[name], expected, rtol=1e-3, atol=1e-4)
 
 
@@ -42,7 +42,7 @@ def test_parameters_without_a_gradient_stay():
 
 @pytest.mark.parametrize("shape", [(30, 8), (8, 30), (12, 12), (5, 1)])
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e9])
-@pytest.mark.parametrize(("rounds", "least", "most"), [(3, 0.19, 1.88), (5, 0.87, 1.13)])
+@pytest.mark.parametrize(("rounds", "least", "most"), [(2, 0.29, 1.71), (3, 0.73, 1.27)])
 def test_orthogonal_brings_singular_values_near_one_whatever_the_scale(shape, scale, rounds, least, most):
     left, _, right = np.linalg.svd(np.random.default_rng(0).standard_normal(shape), full_matrices=False)
     matrix = ((left * np.geomspace(1, 0.02, min(shape))) @ right).astype(np.float32)

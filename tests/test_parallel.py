@@ -128,3 +128,58 @@ def test_what_fails_after_it_was_started_is_raised_where_it_is_asked_for(threads
         finish = workers.start([1, 0], lambda item: 1 // item)
         with pytest.raises(ZeroDivisionError):
             finish()
+
+
+def test_a_thread_that_waits_does_what_else_there_is():
+    begun, other_done = threading.Event(), threading.Event()
+
+    def waits(item):
+        begun.set()
+        return other_done.wait(10)
+
+    def fails(item):
+        other_done.set()
+        raise ZeroDivisionError
+
+    with Workers(2) as workers:
+        first = workers.start([0], waits)
+        assert begun.wait(10)
+        second = workers.start([0], fails)
+        assert first() == [True]
+        with pytest.raises(ZeroDivisionError):
+            second()
+
+
+def test_an_interrupt_is_raised_at_once_and_where_its_work_is_due():
+    begun, release = threading.Event(), threading.Event()
+
+    def waits(item):
+        begun.set()
+        release.wait(10)
+
+    def interrupted(item):
+        release.set()
+        raise KeyboardInterrupt
+
+    with Workers(2) as workers:
+        first = workers.start([0], waits)
+        assert begun.wait(10)
+        second = workers.start([0], interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            first()
+        with pytest.raises(KeyboardInterrupt):
+            second()
+
+
+def test_what_nobody_waits_for_is_dropped_at_the_end_of_the_block():
+    begun, done = threading.Event(), []
+
+    def work(item):
+        begun.set()
+        time.sleep(0.05)
+        done.append(item)
+
+    with Workers(2) as workers:
+        workers.start(range(100), work)
+        assert begun.wait(10)
+    assert len(done) < 10
