@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.batch import Float32s
-from seqbag.kernels.maps import to_bytes
+from seqbag.batch import Float32s, Int32s
+from seqbag.kernels.maps import sample_windows, to_bytes
 
 Int8s = npt.NDArray[np.int8]
 _MOST = 127
@@ -35,6 +35,11 @@ class ByteScale:
     def __len__(self) -> int:
         return len(self.step)
 
+    @property
+    def site_bytes(self) -> int:
+        """Bytes of a site."""
+        return len(self)
+
     def encode(self, values: npt.NDArray[Any]) -> Int8s:
         """(n, channels) int8, rounded to the nearest."""
         out = np.empty(values.shape, np.int8)
@@ -46,3 +51,14 @@ class ByteScale:
         values: Float32s = codes.astype(np.float32)
         values *= self.step
         return values
+
+    def sample(
+        self, codes: Int8s, examples: npt.NDArray[np.intp], sites: Int32s, index: Int32s, read: slice, scale: Float32s,
+        offset: Float32s, out: Float32s,
+    ) -> None:  # fmt: skip
+        """Fill out with windows of sampled sites, times scale, plus offset; what is outside reads nought.
+
+        codes: (n, sites, site_bytes); read: some of the channels; the rest as for the kernel.
+        """
+        factor = np.tile(self.step[read], index.shape[1]) * scale
+        sample_windows(codes, examples, sites, index, read.start, read.step, factor, offset, out)

@@ -28,7 +28,7 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
 }
 # Signs are not projected: a filter that reads one channel in four costs what one over 96 axes does.
 # They learn slower behind readouts.
-_SIGN_DEFAULTS: dict[str, Any] = {**_IMAGE_DEFAULTS, "channel_groups": 4, "polish": 28, "readout": 0}
+_SIGN_DEFAULTS: dict[str, Any] = {**_IMAGE_DEFAULTS, "layers": 3, "channel_groups": 4, "readout": 0}
 _HELD_IMAGES = 2000  # an accuracy of 0.87 is measured to 0.0075 by them
 
 

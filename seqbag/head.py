@@ -21,7 +21,7 @@ from seqbag.features import pooled_features, pooled_gradient, takes_means
 from seqbag.filters import Filters, Gradients, activations
 from seqbag.kernels.bagmath import visited_bags
 from seqbag.kernels.filters import RELU, SIGN, TANH, activation_gradient, gather_bags, sum_rows
-from seqbag.optimiser import Optimiser, one_cycle
+from seqbag.optimiser import MATRICES, Optimiser, one_cycle
 from seqbag.parallel import Workers
 from seqbag.regions import Regions
 
@@ -100,12 +100,11 @@ class Head:
     ) -> None:  # fmt: skip
         """Train on `bags`. class_weights: (classes,), mean 1 over the rows; held_out: for the reports alone.
 
-        muon: see `Optimiser`; mixup: if above 0, and for dense features alone, bags are mixed by twos in shares from
-        Beta(mixup, mixup), drawn anew for each step (Zhang et al. 2018, arXiv 1710.09412).
+        muon: whether it moves the matrices, see `Optimiser`; mixup: if above 0, and for dense features alone, bags are
+        mixed by twos in shares from Beta(mixup, mixup), drawn anew for each step (Zhang et al. 2018, arXiv 1710.09412).
         """
-        optimiser = Optimiser(
-            {**self.filters.parameters, **self.classifier.parameters}, decay, self.workers, muon, self.filters.quantise
-        )
+        parameters, moved = {**self.filters.parameters, **self.classifier.parameters}, MATRICES if muon else ()
+        optimiser = Optimiser(parameters, decay, self.workers, moved, self.filters.quantise)
         labels = _Labels(bags, self.classifier.classes, class_weights, smoothing)
         steps_an_epoch = max(1, labels.visits // schedule.batch)
         shown = held_out.sample(_SHOWN, np.random.default_rng(0))

@@ -1,4 +1,4 @@
-"""The maps that a layer is polished on, kept as bytes, in each view (see `augment`).
+"""The maps that a layer is polished on, kept as bytes, or as bits of signs, in each view (see `augment`).
 
 They serve twice: for the polish, and, once the layer is frozen, to make the next layer's maps from.
 """
@@ -15,18 +15,21 @@ from seqbag.bags import Halves
 from seqbag.batch import Int32s
 from seqbag.bytescale import ByteScale, Int8s
 from seqbag.layer import Maps
+from seqbag.levels import Levels
 from seqbag.passes import Forwarded
+
+MapScale = ByteScale | Levels
 
 
 class MapCache:
     """Maps of `rows` examples on one grid, with labels, which of them are held out, and features of layers below.
 
-    codes: (rows * views, sites, channels) int8, at `scale`; view v of example e is at e * views + v. Room is made at
-    once and touched as it is filled.
+    codes: (rows * views, sites, scale.site_bytes) int8, at `scale`; view v of example e is at e * views + v. Room is
+    made at once and touched as it is filled.
     """
 
     def __init__(
-        self, rows: int, views: int, grid: tuple[int, ...], scale: ByteScale, features: Sequence[ByteScale] = (),
+        self, rows: int, views: int, grid: tuple[int, ...], scale: MapScale, features: Sequence[ByteScale] = (),
         below: MapCache | None = None,
     ) -> None:  # fmt: skip
         """scale: of the maps' channels; features: of those of each layer below, that are kept too.
@@ -39,7 +42,7 @@ class MapCache:
         self._scales = list(features)
         self._features: list[Int8s] = [] if below is None else list(below._features)
         self._features += [np.empty((rows * views, len(own)), np.int8) for own in features[len(self._features) :]]
-        self._size = rows * views * prod(grid) * len(scale)
+        self._size = rows * views * prod(grid) * scale.site_bytes
         self._room: Int8s = (
             below._room if below is not None and not below.beside(self._size) else np.empty(self._size, np.int8)
         )
@@ -47,9 +50,9 @@ class MapCache:
         self._held = np.zeros(rows, np.bool_)
 
     @staticmethod
-    def bytes_needed(rows: int, views: int, grid: tuple[int, ...], channels: int, widths: Sequence[int] = ()) -> int:
+    def bytes_needed(rows: int, views: int, grid: tuple[int, ...], scale: MapScale, widths: Sequence[int] = ()) -> int:
         """Memory that a cache takes once it is full."""
-        return rows * views * (prod(grid) * channels + sum(widths))
+        return rows * views * (prod(grid) * scale.site_bytes + sum(widths))
 
     def beside(self, size: int) -> int:
         """Memory that this one's maps take beside the cache of the layer above, whose maps take `size` bytes."""
@@ -61,7 +64,7 @@ class MapCache:
 
     @property
     def codes(self) -> Int8s:
-        return self._room[: self._size].reshape(-1, prod(self.grid), self.channels)[: self.rows * self.views]
+        return self._room[: self._size].reshape(-1, prod(self.grid), self.scale.site_bytes)[: self.rows * self.views]
 
     @property
     def labels(self) -> Int32s:
@@ -80,7 +83,7 @@ class MapCache:
         """Add examples: their maps and, if there is room for any, features in each view."""
         edges = np.cumsum([0, *map(len, self._scales)])
         stop = self.rows + len(part.labels)
-        every = self._room[: self._size].reshape(-1, prod(self.grid), self.channels)
+        every = self._room[: self._size].reshape(-1, prod(self.grid), self.scale.site_bytes)
         for view, (features, maps) in enumerate(part.views):
             own = slice(self.rows * self.views + view, stop * self.views, self.views)
             for start, block, scale in zip(edges, self._features, self._scales, strict=False):

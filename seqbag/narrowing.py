@@ -24,8 +24,7 @@ def pooling(grid: tuple[int, ...], whole: bool = False) -> tuple[int, ...]:
     """How far to pool the maps of a layer for the next one: long axes by two.
 
     whole: leave axes of up to 16 sites. A second layer on whole maps of the first trained one learns less by heart, and
-    the layers above gain 0.3 points, of 50,000 images; of signs, which are not projected, a cache of whole maps would
-    take four times more, so that it is the third that is given those of the second.
+    the layers above gain 0.3 points, of 50,000 images.
     """
     return tuple(2 if size >= _POOLED and not (whole and size <= _WHOLE) else 1 for size in grid)
 

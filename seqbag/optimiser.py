@@ -11,6 +11,7 @@ from seqbag.filters import Gradients, Parameters
 from seqbag.kernels.filters import adam_step
 from seqbag.parallel import Workers
 
+FILTERS, MATRICES = ("filters.",), ("filters.", "hidden")  # parts of the names of parameters
 _BETA1, _BETA2 = 0.9, 0.99
 _MOMENTUM = np.float32(0.9)
 _MUON = 6.0  # spectral norm of Muon's step, in rates of Adam
@@ -37,20 +38,20 @@ def one_cycle(step: int, steps: int, peak: float) -> float:
 class Optimiser:
     """Moves a set of parameters against their gradients.
 
-    Filters and hidden layers (matrices named `*filters.*` and `hidden`) are moved by Muon (Jordan et al. 2024,
-    kellerjordan.github.io/posts/muon): along the momentum with all its singular values set to about one, so that
-    directions in which inputs vary little are learned as fast as the others. Embeddings, biases and outputs, and all
-    without `muon`, are moved by Adam (Kingma and Ba 2015, arXiv 1412.6980); a gradient that names rows moves those rows
-    alone. Weight decay is decoupled, on matrices but for embeddings.
+    Filters and hidden layers are moved by Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon): along the
+    momentum with all its singular values set to about one, so that directions in which inputs vary little are learned
+    as fast as the others. Embeddings, biases and outputs are moved by Adam (Kingma and Ba 2015, arXiv 1412.6980); a
+    gradient that names rows moves those rows alone. Weight decay is decoupled, on matrices but for embeddings.
     """
 
     def __init__(
-        self, parameters: Parameters, decay: float, workers: Workers, muon: bool = True, quantised: bool = False
-    ) -> None:
-        """quantised: the filters are, where they are applied."""
+        self, parameters: Parameters, decay: float, workers: Workers, muon: Sequence[str] = MATRICES,
+        quantised: bool = False,
+    ) -> None:  # fmt: skip
+        """muon: parts of the names of what Muon moves; quantised: the filters are, where they are applied."""
         self.parameters, self.decay, self.workers = parameters, decay, workers
         self._rounds = _SIGN_ROUNDS if quantised else _ROUNDS
-        self._matrices = {name for name in parameters if muon and (name == "hidden" or "filters." in name)}
+        self._matrices = {name for name in parameters if name != "hidden_bias" and any(part in name for part in muon)}
         self.steps = 0
         self._means = {name: np.zeros_like(value) for name, value in parameters.items()}
         self._squares = {name: np.zeros_like(value) for name, value in parameters.items() if name not in self._matrices}

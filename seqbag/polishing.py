@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from math import gcd
+from math import gcd, prod
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,8 @@ from seqbag.config import TrainConfig
 from seqbag.filters import Standardiser, VectorFilters
 from seqbag.head import EpochReport, Schedule
 from seqbag.layer import Layer, Maps, channels_read, layer_of_readout
-from seqbag.mapcache import MapCache
+from seqbag.levels import Levels
+from seqbag.mapcache import MapCache, MapScale
 from seqbag.network import Network
 from seqbag.parallel import Workers
 from seqbag.passes import Forwarded, hold_out, stream
@@ -54,16 +55,16 @@ class Polisher:
         """
         assert sample.grid is not None
         self.source, self.config, self.network, self.rows, self.grid = source, config, network, rows, sample.grid
-        self.labels, self._scale = labels, ByteScale.of(sample.values)
+        self.labels, self._scale = labels, _scale(network, sample)
         self._sample = sample.part(0, min(len(sample), max(1, _FIT_WINDOWS // int(np.prod(sample.grid)))))
         edges = np.cumsum([0, *network.widths()])
         scales = [ByteScale.of(own) for own in np.split(features, edges[:-1], axis=1)]
-        channels, widths = len(self._scale), [len(own) for own in scales]
+        widths = [len(own) for own in scales]
         views = config.views if below is None else below.views
-        need = MapCache.bytes_needed(rows, 1, self.grid, channels, widths)
+        need = MapCache.bytes_needed(rows, 1, self.grid, self._scale, widths)
         room, beside = int(_CACHE_SHARE * config.memory), 0
         if below is not None:
-            beside = below.beside(MapCache.bytes_needed(rows, views, self.grid, channels))
+            beside = below.beside(MapCache.bytes_needed(rows, views, self.grid, self._scale))
         self.crowded = room < views * need + beside  # so that the cache of the layer below has to go
         if self.crowded:
             below, views = None, config.views
@@ -127,7 +128,7 @@ class Polisher:
     def _made_again(self, epoch: int) -> Iterator[MapCache]:
         """The rows once more through the layers below, seen in another view each epoch, block by block."""
         config = self.config
-        room = config.memory * _BLOCK_SHARE / MapCache.bytes_needed(1, 1, self.grid, len(self._scale))
+        room = config.memory * _BLOCK_SHARE / MapCache.bytes_needed(1, 1, self.grid, self._scale)
         block: MapCache | None = None
         size = max(1, min(int(room), self.rows))
         for first, rows in stream(self.source, Silent(), ""):
@@ -146,6 +147,12 @@ class Polisher:
                     block = None
         if block is not None:
             yield block
+
+
+def _scale(network: Network, sample: Maps) -> MapScale:
+    """How to keep maps that look like these, which the network makes."""
+    newest = network.layers[-1]
+    return Levels(newest.channels, prod(newest.pooling)) if newest.activation == "sign" else ByteScale.of(sample.values)
 
 
 def _pieces(filled: int, rows: int, size: int) -> list[tuple[int, int]]:

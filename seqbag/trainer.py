@@ -300,8 +300,7 @@ class Trainer:
             self.network.classifier = with_vote(self.network.classifier, own, number)
         assert layer is not None
         if self.network.shape:
-            whole = number == (1 if self.config.activation == "sign" else 0)
-            layer = replace(layer, pooling=pooling(self.network.output_grid(), whole))
+            layer = replace(layer, pooling=pooling(self.network.output_grid(), whole=number == 0))
             if number + 1 < self.config.layers:
                 layer = projected(layer, self._sampled()[1], self.config.project)
         self.network.layers.append(layer)

@@ -5,12 +5,13 @@ from seqbag.bytescale import ByteScale
 from seqbag.classifier import Classifier, cross_entropy
 from seqbag.filters import Gradients, Standardiser, VectorFilters
 from seqbag.head import Schedule
-from seqbag.kernels.maps import sample_windows, spread_samples, sum_samples
+from seqbag.kernels.maps import spread_samples, sum_samples
 from seqbag.layer import Layer, Maps, layer_of_readout
-from seqbag.mapcache import MapCache
+from seqbag.levels import Levels
+from seqbag.mapcache import MapCache, MapScale
 from seqbag.parallel import Workers
 from seqbag.passes import Forwarded
-from seqbag.patches import Patcher, gather
+from seqbag.patches import Patcher
 from seqbag.polish import Polish, Sampler
 from seqbag.polishing import _pieces
 from seqbag.regions import Regions
@@ -73,9 +74,9 @@ def test_moved_examples_are_read_as_if_they_lay_in_a_wider_picture_of_noughts() 
     for seed in range(60):
         sites = sampler.draw(1, np.random.default_rng(seed))
         out = np.empty((24, 27), np.float32)
-        none = Standardiser.none(27)
-        factor = np.tile(cache.scale.step, 9)
-        sample_windows(cache.codes, np.zeros(1, np.intp), sites, sampler.index[0], 0, 1, factor, none.mean, out)
+        one, none = np.ones(27, np.float32), np.zeros(27, np.float32)
+        every = slice(0, None, 1)
+        cache.scale.sample(cache.codes, np.zeros(1, np.intp), sites, sampler.index[0], every, one, none, out)
         for dy in range(-shift, shift + 1):
             for dx in range(-shift, shift + 1):
                 moved = wide[3 * shift + dy - 1 :, 3 * shift + dx - 1 :][:6, :8]
@@ -168,7 +169,7 @@ def test_a_cache_keeps_views_apart_and_bytes_of_floats() -> None:
     cache.update(Forwarded(labels, held, None, [(none, maps), (none, mirrored)]))
     np.testing.assert_array_equal(cache.maps(np.array([1, 0])).values, maps.values[[3, 4, 5, 0, 1, 2]])
     np.testing.assert_array_equal(cache.codes[3], -maps.values[3:] * np.array([1, 2]))
-    assert cache.codes.nbytes == MapCache.bytes_needed(2, 2, (3,), 2) == cache.nbytes
+    assert cache.codes.nbytes == MapCache.bytes_needed(2, 2, (3,), cache.scale) == cache.nbytes
 
 
 @pytest.mark.parametrize("sites", [36, 24, 12])
@@ -199,7 +200,7 @@ def test_a_cache_is_filled_from_the_one_below_in_its_place(sites: int) -> None:
     for view in range(2):
         expected = np.concatenate([first[:, view], second[:, view]], axis=1)
         np.testing.assert_array_equal(above.features(np.arange(10), view), expected)
-    assert above.nbytes == MapCache.bytes_needed(10, 2, grid, CHANNELS, (5, 5))  # a larger one's room was given back
+    assert above.nbytes == MapCache.bytes_needed(10, 2, grid, twice, (5, 5))  # a larger one's room was given back
 
 
 def test_batches_fill_blocks() -> None:
@@ -209,15 +210,22 @@ def test_batches_fill_blocks() -> None:
     assert _pieces(9, 1, 10) == [(0, 1)]
 
 
-def test_a_gather_of_bytes_is_the_gather_of_floats() -> None:
-    cache = filled(2)
-    index = PATCHERS[0].grid_index(GRID)
-    out = np.empty((48, 27), np.float32)
-    factor, offset = np.tile(cache.scale.step, 9) * np.float32(2), np.full(27, 0.5, np.float32)
-    sites = np.tile(np.arange(24, dtype=np.int32), (2, 1))
-    sample_windows(cache.codes, np.array([0, 2]), sites, index, 0, 1, factor, offset, out)
-    expected = gather(cache.maps(np.arange(2)).values.reshape(2, 24, 3), index) * 2 + 0.5
-    np.testing.assert_array_equal(out, expected)
-    some = np.empty((48, 9), np.float32)
-    sample_windows(cache.codes, np.array([0, 2]), sites, index, 1, 2, factor[1::3], offset[1::3], some)
-    np.testing.assert_array_equal(some, expected[:, 1::3])
+@pytest.mark.parametrize(("signs", "channels"), [(None, 3), (1, 16), (1, 11), (3, 9), (4, 12), (4, 5), (200, 3)])
+@pytest.mark.parametrize("every", [1, 2, 4])
+def test_windows_of_kept_maps_are_those_of_floats(signs: int | None, channels: int, every: int) -> None:
+    rng, index = np.random.default_rng(0), PATCHERS[0].grid_index(GRID)
+    values = rng.standard_normal((3 * 24, channels)).astype(np.float32)
+    scale: MapScale = ByteScale.of(values)
+    if signs is not None:
+        values = (2 * rng.integers(0, signs + 1, values.shape) / signs - 1).astype(np.float32)
+        scale = Levels(channels, signs)
+    codes = scale.encode(values).reshape(3, 24, scale.site_bytes)
+    floats = np.append(scale.decode(codes), np.zeros((3, 1, channels), np.float32), axis=1)
+    examples, sites = np.array([0, 2]), rng.integers(0, 24, (2, 7)).astype(np.int32)
+    for first in range(every):
+        read = slice(first, None, every)
+        expected = floats[examples[:, None, None], index[sites], read].reshape(14, -1)
+        factor, offset = rng.standard_normal((2, expected.shape[1])).astype(np.float32)
+        out = np.empty(expected.shape, np.float32)
+        scale.sample(codes, examples, sites, index, read, factor, offset, out)
+        np.testing.assert_allclose(out, expected * factor + offset, rtol=1e-5, atol=1e-5)
