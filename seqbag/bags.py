@@ -134,6 +134,11 @@ class Bags:
         )
         return pointers, classes, counts
 
+    def label_rows(self, labels: int) -> Int64s:
+        """(labels,) int64, at least: the rows of each label."""
+        nodes = self._classes[: self._nodes], self._label_counts[: self._nodes]
+        return np.bincount(*nodes, minlength=labels).astype(np.int64)
+
     def relabel(self, numbers: Int32s) -> None:
         """Rename the classes: class c becomes numbers[c]."""
         self._classes[: self._nodes] = numbers[self._classes[: self._nodes]]

@@ -189,8 +189,7 @@ class Fitter:
 
     def class_weights(self, bags: Bags, classes: int) -> Float32s:
         """(classes,) weights ~ frequency ** -balance, 1 in the mean over the rows."""
-        _, names, rows = bags.label_counts()
-        share = np.bincount(names, rows, minlength=classes) / bags.rows
+        share = bags.label_rows(classes) / bags.rows
         weights = np.where(share > 0, np.maximum(share, 1e-9) ** -self.config.balance, 1.0)
         mean_one: Float32s = (weights / (weights * share).sum()).astype(np.float32)
         return mean_one

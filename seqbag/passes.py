@@ -196,8 +196,8 @@ class LayerCounts:
 
         A random tenth would take away the only row of some classes, which then could not be learned at all.
         """
-        _, labels, counts = self.bags.label_counts()
-        rare = np.bincount(labels // STRATA, counts, minlength=classes) < _KEPT_ROWS
+        rows = self.bags.label_rows(classes * STRATA).reshape(classes, STRATA).sum(1)
+        rare: npt.NDArray[np.bool_] = rows < _KEPT_ROWS
         if self.held_out.size and rare.any():
             same = [np.arange(len(book.counts), dtype=np.int32) for book in self.codebooks]
             self.bags.merge(self.held_out.split(np.repeat(rare, STRATA)), same)

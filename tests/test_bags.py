@@ -205,6 +205,7 @@ def test_merging_clusters_keeps_every_label(case, clusters):
     bags.merge_into(kept, owners)
     assert (bags.size, bags.rows, bags.clustered) == (len(kept), rows, True)
     assert np.array_equal(np.bincount(bags.label_counts()[1], bags.label_counts()[2], minlength=3), totals)
+    assert np.array_equal(bags.label_rows(3), totals)
     assert [bag[:2] for bag in content(bags)] == [bag[:2] for bag in before[: len(kept)]]
 
 
