@@ -71,7 +71,7 @@ def export(
     loaded = load(model)
     trained = loaded.network.config.activation
     kind = Kind(weights, activations or ("sign" if trained == "sign" else "float"))
-    with threadpool_limits(threads), show_progress(quiet) as progress:
+    with threadpool_limits(1), show_progress(quiet) as progress:
         opened = None if source is None else open_for(loaded, source, True, threads, **options)
         exported = pack(loaded, kind, opened, threads, progress)
     data = exported.data
