@@ -51,7 +51,9 @@ class Optimiser:
         """muon: parts of the names of what Muon moves; quantised: the filters are, where they are applied."""
         self.parameters, self.decay, self.workers = parameters, decay, workers
         self._rounds = _SIGN_ROUNDS if quantised else _ROUNDS
-        self._matrices = {name for name in parameters if name != "hidden_bias" and any(part in name for part in muon)}
+        self._matrices = {
+            name for name, value in parameters.items() if value.ndim == 2 and any(part in name for part in muon)
+        }
         self.steps = 0
         self._means = {name: np.zeros_like(value) for name, value in parameters.items()}
         self._squares = {name: np.zeros_like(value) for name, value in parameters.items() if name not in self._matrices}

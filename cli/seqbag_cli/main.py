@@ -36,7 +36,7 @@ class Verbs(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        gc.disable()  # what is imported stays, and looking for garbage in it takes a twentieth of a second
+        gc.disable()  # what is imported stays, and looking for garbage in it takes a tenth of a second
         try:
             command: click.Command = getattr(importlib.import_module(COMMANDS[cmd_name][0]), cmd_name)
         finally:
