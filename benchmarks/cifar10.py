@@ -142,7 +142,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--filters", type=lambda text: tuple(map(int, text.split(","))))
     parser.add_argument("--threads", type=int, default=1)
-    for name in ("layers", "polish", "samples", "views", "shift", "codebook", "epochs", "channel-groups"):
+    for name in ("layers", "polish", "samples", "views", "shift", "codebook", "epochs", "channel-groups", "signs"):
         parser.add_argument(f"--{name}", type=int)
     parser.add_argument("--valid-fraction", type=float)
     parser.add_argument("--regions")

@@ -22,6 +22,7 @@ from seqbag.batch import ImageColumn, Rows, TextColumn
 from seqbag.checkpoint import Checkpoint
 from seqbag.config import TrainConfig
 from seqbag.network import Network
+from seqbag.tensors import Arrays
 from seqbag.tokens import Encoder, Vocabulary
 from seqbag.trainer import train
 from seqbag_connectors import open_source
@@ -122,7 +123,7 @@ def ways(value: Any, way: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [way] * bool(way) + [found for key, inner in items for found in ways(inner, (*way, key))]
 
 
-def lied(rng: Rng, description: dict[str, Any], arrays: store.Arrays) -> None:
+def lied(rng: Rng, description: dict[str, Any], arrays: Arrays) -> None:
     """Change a value of the description, or an array's content, type or shape, in place."""
     if rng.random() < 0.4:
         found = ways(description)
@@ -286,7 +287,7 @@ def fuzz_checkpoints(folder: Path) -> Callable[[Rng], None]:
     class Snapshot(Checkpoint):
         """Keeps what the folder held after the first checkpoint of the second layer."""
 
-        def save(self, state: tuple[dict[str, Any], store.Arrays]) -> None:
+        def save(self, state: tuple[dict[str, Any], Arrays]) -> None:
             super().save(state)
             if not kept and state[0]["pass"] == 1 and state[0]["counting"]:
                 kept.update({path.name: path.read_bytes() for path in self.folder.iterdir()})

@@ -28,7 +28,10 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
 }
 # Signs are not projected: a filter that reads one channel in four costs what one over 96 axes does.
 # They learn slower behind readouts.
-_SIGN_DEFAULTS: dict[str, Any] = {**_IMAGE_DEFAULTS, "layers": 3, "channel_groups": 4, "readout": 0}
+_SIGN_DEFAULTS: dict[str, Any] = {
+    **_IMAGE_DEFAULTS, "layers": 3, "polish": 36, "channel_groups": 4, "signs": 2, "readout": 0,
+}  # fmt: skip
+SIGNS = (1, 2, 4)  # of a filter: their means are floats without rounding
 _HELD_IMAGES = 2000  # an accuracy of 0.87 is measured to 0.0075 by them
 
 
@@ -39,10 +42,10 @@ class TrainConfig:
     windows: widths side by side in a layer; filters: per width, layer by layer, the last for all that follow; codebook:
     distinct windows kept (exact, first layer) and centroids (k-means, later layers), None for the defaults; regions:
     None to choose on held-out rows; epochs: None to choose by the number of rows; memory: bytes; dims: of a token's
-    embedding; hidden: units in each classifier; smoothing: of labels, None for 5 % on few rows, falling to nothing on
-    many; balance: classes weigh frequency ** -balance; recency: whether newer rows weigh more, None to choose by what
-    predicts the newest rows better; bag_clusters: clusters of bags to train on, None for the bags themselves as long as
-    they fit the memory.
+    embedding; signs: of each filter, at thresholds evenly apart, where the activation is sign; hidden: units in each
+    classifier; smoothing: of labels, None for 5 % on few rows, falling to nothing on many; balance: classes weigh
+    frequency ** -balance; recency: whether newer rows weigh more, None to choose by what predicts the newest rows
+    better; bag_clusters: clusters of bags to train on, None for the bags themselves as long as they fit the memory.
 
     For images: project: channels that a layer's maps are projected to for the next one, 0 for all; signs stay as they
     are. polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
@@ -60,6 +63,7 @@ class TrainConfig:
     codebook: int | None = None
     regions: str | None = None
     activation: Activation = "relu"
+    signs: int = 1
     hidden: int = 128
     epochs: int | None = None
     smoothing: float | None = None
@@ -90,6 +94,10 @@ class TrainConfig:
             raise UsageError("regions none leave nothing to learn from: use whole, tail:8,2,1 or grid:2")
         if not self.filters or min(self.filters) < 1:
             raise UsageError(f"filters {self.filters} do not work: give one or more numbers from 1 on")
+        if self.signs not in SIGNS:
+            raise UsageError(f"signs is {self.signs}: it must be 1, 2 or 4")
+        if self.signs > 1 and self.activation != "sign":
+            raise UsageError(f"signs is {self.signs} and the activation {self.activation}: give --activation sign")
         for name in ("layers", "dims", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")

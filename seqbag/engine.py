@@ -130,7 +130,9 @@ class Engine:
         segments = layer.regions.segments(maps.offsets, maps.grid)
         pooled_logarithms(
             maps.values, maps.offsets, segments, regions, layer.regions.kind == "tail", spans,
-            _means(maps.grid, lengths) if maps.grid and takes_means(layer.regions) else _logarithms(maps.offsets),
+            _means(maps.grid, lengths, layer.signs)
+            if maps.grid and takes_means(layer.regions)
+            else _logarithms(maps.offsets, layer.signs),
             out, column,
         )  # fmt: skip
         column += regions * layer.channels
@@ -160,14 +162,16 @@ class _Quick:
         return self._last(np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0])
 
 
-def _means(grid: tuple[int, ...], lengths: Float32s) -> Float32s:
-    """i / sites of a cell, of every count i that the cells of a grid, all alike, can have."""
-    return _half(np.arange(int(np.prod(grid)) + 1, dtype=np.float32) / np.maximum(lengths[0, 0], 1))
+def _means(grid: tuple[int, ...], lengths: Float32s, signs: int) -> Float32s:
+    """i / signs / sites of a cell, of every count i that the cells of a grid, all alike, can have."""
+    counts = np.arange(signs * int(np.prod(grid)) + 1, dtype=np.float32) / np.float32(signs)
+    return _half(counts / np.maximum(lengths[0, 0], 1))
 
 
-def _logarithms(offsets: Int64s) -> Float32s:
-    """log(1 + i) of every count that examples of these offsets can have."""
-    if offsets[-1] < len(_LOGARITHMS):
+def _logarithms(offsets: Int64s, signs: int) -> Float32s:
+    """log(1 + i / signs) of every count that examples of these offsets can have."""
+    if signs == 1 and offsets[-1] < len(_LOGARITHMS):
         return _LOGARITHMS
-    longest = int(np.diff(offsets).max())
-    return _LOGARITHMS if longest < len(_LOGARITHMS) else _logarithm(np.arange(longest + 1))
+    longest = signs * int(np.diff(offsets).max(initial=0))
+    known = signs == 1 and longest < len(_LOGARITHMS)
+    return _LOGARITHMS if known else _logarithm(np.arange(longest + 1, dtype=np.float32) / np.float32(signs))

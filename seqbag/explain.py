@@ -66,7 +66,7 @@ def pull(network: Network, group: int, windows: Int32s) -> Float32s:
     layer, classifier = network.layers[0], network.classifier
     assert classifier is not None
     regions = layer.regions.count()
-    channels = slice(*np.cumsum([0, *map(len, layer.biases)])[group : group + 2])
+    channels = slice(*np.cumsum([0, *layer.filters])[group : group + 2])
     size = layer.features()
     average = classifier.mean[:size]
     base = classifier.logits(classifier.mean[None])

@@ -17,7 +17,16 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag.batch import Float32s, Int32s, Int64s
-from seqbag.kernels.filters import RELU, activate, add_bias, add_named_rows, add_rows, number_tokens, scatter_rows
+from seqbag.kernels.filters import (
+    RELU,
+    SIGN,
+    add_bias,
+    add_named_rows,
+    add_rows,
+    count_signs,
+    number_tokens,
+    scatter_rows,
+)
 
 Parameters = dict[str, Float32s]
 
@@ -70,15 +79,33 @@ class Filters(Protocol):
         """Weights (inputs, filters) and bias (filters,) that act on the layer's input as it is."""
 
 
-def activations(filters: Filters, prepared: Any, activation: int) -> list[tuple[Float32s, Float32s]]:
-    """Of each group (u, filters) values before and after the activation; of a relu, twice those after, which do."""
+def activations(filters: Filters, prepared: Any, activation: int, signs: int = 1) -> list[tuple[Float32s, Float32s]]:
+    """Of each group (u, filters) values before and after the activation; of a relu, twice those after, which do.
+
+    signs: of each filter, if that is the activation: the share of those that are on comes after it.
+    """
     values = filters.forward(prepared, activation == RELU)
     if activation == RELU:
         return [(after, after) for after in values]
     pairs = [(before, before.copy()) for before in values]
     for _, after in pairs:
-        activate(after, activation)
+        if activation == SIGN:
+            count_signs(after, np.atleast_2d(sign_biases(np.zeros(after.shape[1], np.float32), signs)))
+        else:
+            np.tanh(after, out=after)
     return pairs
+
+
+def sign_biases(bias: Float32s, signs: int) -> Float32s:
+    """The bias (F,) of each sign of filters with this one, (F,) of a single sign and (signs, F) of several.
+
+    Together they round what is cut to -1 .. 1 to the nearest of signs + 1 levels, evenly apart (as activations of few
+    bits are in Zhou et al. 2016, arXiv 1606.06160).
+    """
+    if signs == 1:
+        return bias
+    thresholds = (2 * np.arange(signs, dtype=np.float32) + 1) / np.float32(signs) - np.float32(1)
+    return bias - thresholds[:, None]
 
 
 class TokenFilters:

@@ -12,7 +12,7 @@ from seqbag.batch import Float32s, Int64s
 from seqbag.classifier import Classifier
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
-from seqbag.filters import Filters, Standardiser, TokenFilters, VectorFilters
+from seqbag.filters import Filters, Standardiser, TokenFilters, VectorFilters, sign_biases
 from seqbag.head import EpochReport, Head, Schedule
 from seqbag.kmeans import KMeans
 from seqbag.layer import Layer, embed
@@ -52,7 +52,7 @@ class Fitter:
         embedding = None
         if isinstance(filters, TokenFilters):
             embedding = filters.embedding(np.arange(len(filters.parameters["embedding"])))
-        weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
+        weights, biases = tuple(w for w, _ in frozen), tuple(sign_biases(b, self.config.signs) for _, b in frozen)
         layer = Layer(counts.patchers, weights, biases, self.config.activation, counts.regions, embedding)
         return layer, head.classifier, accuracy
 
@@ -185,7 +185,7 @@ class Fitter:
             assert network.lookup is not None
             tokens = max(int(network.lookup.max()), UNKNOWN) + 1
             filters = TokenFilters(tokens, config.dims, config.windows, own, self.rng, quantise)
-        return Head(windows, filters, classifier, counts.regions, config.activation, self.workers)
+        return Head(windows, filters, classifier, counts.regions, config.activation, self.workers, config.signs)
 
     def class_weights(self, bags: Bags, classes: int) -> Float32s:
         """(classes,) weights ~ frequency ** -balance, 1 in the mean over the rows."""

@@ -86,10 +86,11 @@ class Head:
 
     def __init__(
         self, windows: list[npt.NDArray[Any]], filters: Filters, classifier: Classifier, regions: Regions,
-        activation: Activation, workers: Workers,
+        activation: Activation, workers: Workers, signs: int = 1,
     ) -> None:  # fmt: skip
+        """signs: of each filter, see `activations`."""
         self.windows, self.filters, self.classifier = windows, filters, classifier
-        self.regions, self.activation, self.workers = regions, ACTIVATIONS[activation], workers
+        self.regions, self.activation, self.signs, self.workers = regions, ACTIVATIONS[activation], signs, workers
         self._means = takes_means(regions)
         self._scratch = _Scratch([len(rows) for rows in windows])
 
@@ -228,7 +229,7 @@ class Head:
         dense = gathered.dense.astype(np.float32)
         if not gathered.groups:  # a classifier on the layers below alone
             return dense, np.empty((len(dense), 0, 0), np.float32), []
-        tapes = activations(self.filters, gathered.windows, self.activation)
+        tapes = activations(self.filters, gathered.windows, self.activation, self.signs)
         edges = np.cumsum([0] + [after.shape[1] for _, after in tapes]).tolist()
         pooled = np.empty((len(gathered.groups[0].by_segment) - 1, edges[-1]), np.float32)
         for group, (_, after), first in zip(gathered.groups, tapes, edges, strict=False):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.filters import token_tables
 from seqbag.head import ACTIVATIONS, Activation
-from seqbag.kernels.filters import SIGN, activate, add_bias, add_rows, sum_rows
+from seqbag.kernels.filters import SIGN, add_bias, add_rows, count_signs, sum_rows
 from seqbag.kernels.maps import pool_mean
 from seqbag.patches import Patcher, gather
 from seqbag.regions import Regions
@@ -71,9 +71,10 @@ class Maps:
 class Layer:
     """Weights of one layer. Group g is one window with its filters, and the channels that these read.
 
-    patchers: per group; weights: per group (window * channels read, F) float32; biases: (F,); regions: what is pooled
-    for the classifier; embedding: (tokens, dims) for a layer over token rows, None over vectors; pooling: per axis,
-    how many sites become one site of the next layer's input, their mean, () for 1;
+    patchers: per group; weights: per group (window * channels read, F) float32; biases: (F,), or (signs, F) of filters
+    with several signs each, whose mean is a channel; regions: what is pooled for the classifier; embedding: (tokens,
+    dims) for a layer over token rows, None over vectors; pooling: per axis, how many sites become one site of the next
+    layer's input, their mean, () for 1;
     projection: (channels, P) that the next layer's input is multiplied by, site by site; None leaves it as it is;
     channel_groups: of n, group g reads every n-th channel of the input, from number g % n on (grouped convolution: Xie
     et al. 2017, arXiv 1611.05431; every n-th, so that it reads of each group below: Zhang et al. 2018, arXiv
@@ -96,7 +97,17 @@ class Layer:
     @property
     def channels(self) -> int:
         """Channels of the output: filters of all groups."""
-        return sum(len(bias) for bias in self.biases)
+        return sum(self.filters)
+
+    @property
+    def filters(self) -> list[int]:
+        """Filters of each group."""
+        return [bias.shape[-1] for bias in self.biases]
+
+    @property
+    def signs(self) -> int:
+        """Of each filter, if the activation is sign."""
+        return 1 if self.biases[0].ndim == 1 else len(self.biases[0])
 
     @property
     def outputs(self) -> int:
@@ -123,7 +134,7 @@ class Layer:
         )
 
     def forward(self, maps: Maps) -> Maps:
-        """The activations (sites, channels) float32 of every site. A sign is 0 or 1 here; see `next_input`."""
+        """The activations (sites, channels) float32 of every site. Signs are 0 or 1 here; see `next_input`."""
         values, first = np.empty((0, 0), np.float32), 0
         offsets, grid = maps.offsets, maps.grid
         for group, patcher in enumerate(self.patchers):
@@ -131,20 +142,25 @@ class Layer:
             if group == 0:
                 values = np.empty((len(windows), self.channels), np.float32)
             self._apply(group, windows, values, first)
-            first += len(self.biases[group])
-        self._activate(values)
+            first += self.filters[group]
+        self._activate(values, self.biases)
         return Maps(values, offsets, grid)
 
     def activations(self, group: int, windows: npt.NDArray[np.generic]) -> Float32s:
         """Activations (m, F) float32 of a group's windows (m, window * channels), or (m, width) rows of tokens."""
-        values = np.empty((len(windows), len(self.biases[group])), np.float32)
+        values = np.empty((len(windows), self.filters[group]), np.float32)
         self._apply(group, windows, values, 0)
-        self._activate(values)
+        self._activate(values, self.biases[group : group + 1])
         return values
 
     def _apply(self, group: int, windows: npt.NDArray[np.generic], values: Float32s, first: int) -> None:
-        """Fill the columns of values from `first` on with a group's filters, and relu, applied to its windows."""
+        """Fill the columns of values from `first` on with a group's filters, and relu, applied to its windows.
+
+        Signs have biases of their own, which are not added here.
+        """
         bias, relu = self.biases[group], self.activation == "relu"
+        if self.activation == "sign":
+            bias = np.zeros(self.filters[group], np.float32)
         if self.embedding is None:
             own = values[:, first : first + len(bias)]
             np.matmul(windows.astype(np.float32, copy=False), self.weights[group], out=own)
@@ -152,13 +168,15 @@ class Layer:
         else:
             add_rows(self.tables[group], windows, bias, relu, 0, first, values)
 
-    def _activate(self, values: Float32s) -> None:
-        """Apply an activation that `_apply` has not."""
-        if self.activation != "relu":
-            activate(values, ACTIVATIONS[self.activation])
+    def _activate(self, values: Float32s, biases: tuple[Float32s, ...]) -> None:
+        """Apply an activation that `_apply` has not. biases: of the groups that values are of."""
+        if self.activation == "sign":
+            count_signs(values, np.atleast_2d(np.concatenate(biases, axis=-1)))
+        elif self.activation == "tanh":
+            np.tanh(values, out=values)
 
     def next_input(self, maps: Maps) -> Maps:
-        """Activations as the next layer takes them: pooled and projected; signs as -1 and +1, or their means."""
+        """Activations as the next layer takes them: pooled and projected; signs as -1 and +1, or means of them."""
         if self.pooling and maps.grid is not None:
             pooler = Patcher(self.pooling, self.pooling, "valid")
             index, grid = pooler.grid_index(maps.grid), pooler.out_shape(maps.grid)
@@ -192,13 +210,13 @@ class Layer:
 
 
 def layer_of_readout(weights: Float32s, bias: Float32s, activation: Activation, regions: Regions, axes: int) -> Layer:
-    """A `Layer.readout`. weights: (channels, F); axes: of space."""
+    """A `Layer.readout`. weights: (channels, F); bias: (F,) or (signs, F); axes: of space."""
     ones = (1,) * axes
     return Layer((Patcher(ones, ones, "same"),), (weights,), (bias,), activation, regions)
 
 
 def as_inputs(values: npt.NDArray[np.generic], activation: int) -> Float32s:
-    """Activations as another layer takes them: signs, which are 0 or 1, as -1 and +1."""
+    """Activations as another layer takes them: signs, which are 0 or 1, and means of them, as -1 to +1."""
     inputs = values.astype(np.float32, copy=False)
     return inputs if activation != SIGN else inputs * np.float32(2) - np.float32(1)
 

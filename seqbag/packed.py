@@ -1,13 +1,13 @@
 """Packed models: a quantised net in a file of kilobytes. Loading one executes nothing and checks every size and range.
 
-Layout (format 6; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans,
-until 5 no channel groups and no readouts): one safetensors file, whose metadata has one entry `seqbag.packed`, JSON
-with sorted keys: format, version, weights (ternary, binary or float), activations (sign or float), config, classes,
-columns, report, layers (windows, strides, padding, regions, pooling, channel_groups, activation, filters: the number of
-each window, readout: its filters, 0 for none), hidden (units of the classifier, 0 for none) and shape (of an image,
-channels last; empty for sequences). Bits fill bytes from the lowest: bit i of a row is `row[i // 8] >> (i % 8) & 1`,
-and bits after the last are 0. A layer's inputs are numbered as in a model file: place in the window first, then
-channel. Tensors:
+Layout (format 7; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans,
+until 5 no channel groups and no readouts, until 6 one sign a filter): one safetensors file, whose metadata has one
+entry `seqbag.packed`, JSON with sorted keys: format, version, weights (ternary, binary or float), activations (sign or
+float), config, classes, columns, report, layers (windows, strides, padding, regions, pooling, channel_groups,
+activation, filters: the number of each window, readout: its filters, 0 for none), hidden (units of the classifier, 0
+for none) and shape (of an image, channels last; empty for sequences). Bits fill bytes from the lowest: bit i of a row
+is `row[i // 8] >> (i % 8) & 1`, and bits after the last are 0. A layer's inputs are numbered as in a model file: place
+in the window first, then channel. Tensors:
 
 | name                       | shape, dtype                       | what                                             |
 |----------------------------|------------------------------------|--------------------------------------------------|
@@ -17,7 +17,8 @@ channel. Tensors:
 | layers.L.sign.G            | (filters, ceil(inputs / 8)) uint8  | bits, 1 where the weight is above 0              |
 | layers.L.mask.G            | the same                           | ternary only: bits, 0 where the weight is 0      |
 | layers.L.threshold.G       | (filters,) int32                   | active where the sum is above it by over 1/2     |
-|                            |                                    | (over pooled signs, sums of means, not whole)    |
+|                            |                                    | (over means of signs, sums are not whole); or    |
+|                            |                                    | (signs, filters), of several signs a filter      |
 | layers.0.weights.G         | (inputs, filters) int16            | images only, in place of sign and mask: times    |
 |                            |                                    | bytes, padding 0; magnitudes of a filter add up  |
 |                            |                                    | to 32,767 at most                                |
@@ -57,10 +58,11 @@ from seqbag.engine import PackedNetwork
 from seqbag.errors import ModelError
 from seqbag.layer import Layer
 from seqbag.quantise import ACTIVATIONS, WEIGHTS, Filters, Kind
-from seqbag.store import Arrays, Model, describe_layer, narrow, read_tensors
+from seqbag.store import Model, describe_layer, read_tensors
+from seqbag.tensors import Arrays, narrow
 from seqbag.unpack import checked, one_of, read_classifier, read_layer, size
 
-FORMAT = 6
+FORMAT = 7
 KEY = "seqbag.packed"
 _MOST_IDS = 1 << 26
 _INT8 = 127
@@ -114,7 +116,7 @@ def load(path: Path) -> Model:
 
 
 def _describe(layer: Layer) -> dict[str, Any]:
-    return {**describe_layer(layer), "filters": [len(bias) for bias in layer.biases]}
+    return {**describe_layer(layer), "filters": layer.filters}
 
 
 def _pack(layer: Layer, number: int, kind: Kind) -> Arrays:

@@ -98,11 +98,11 @@ class Polish:
 
     def __init__(
         self, sampler: Sampler, filters: VectorFilters, readout: VectorFilters | None, classifier: Classifier,
-        activation: Activation, workers: Workers, rng: np.random.Generator, channel_groups: int = 1,
+        activation: Activation, workers: Workers, rng: np.random.Generator, channel_groups: int = 1, signs: int = 1,
     ) -> None:  # fmt: skip
-        """readout: filters over the activations of all others, or None to pool those; channel_groups: see `Layer`."""
+        """readout: filters over the activations of all others, or None to pool those; the last two: see `Layer`."""
         self.sampler, self.filters, self.readout, self.classifier = sampler, filters, readout, classifier
-        self.channel_groups = channel_groups
+        self.channel_groups, self.signs = channel_groups, signs
         self.activation, self.workers, self.rng = ACTIVATIONS[activation], workers, rng
         self._means = takes_means(sampler.regions)
 
@@ -192,12 +192,12 @@ class Polish:
             windows.append(np.empty((sites.size, len(inputs.mean)), np.float32))
             offset = -inputs.mean * inputs.scale
             block.scale.sample(block.codes, views, sites, index, read, inputs.scale, offset, windows[-1])
-        values = activations(filters, windows, self.activation)
+        values = activations(filters, windows, self.activation, self.signs)
         tape = _Tape(windows, values, [], [])
         active = np.concatenate([after for _, after in values], axis=1) if len(values) > 1 else values[0][1]
         if readout is not None:
             tape.inside.append(as_inputs(active, self.activation))
-            tape.read.extend(activations(readout, tape.inside, self.activation))
+            tape.read.extend(activations(readout, tape.inside, self.activation, self.signs))
             active = tape.read[0][1]
         sums = np.empty((len(views), len(self.sampler.lengths), active.shape[1]), np.float32)
         sum_samples(active, self.sampler.segments, self.sampler.weights, sums)

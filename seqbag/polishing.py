@@ -15,7 +15,7 @@ from seqbag.batch import Float32s, ImageColumn, Int32s, Rows, Source
 from seqbag.bytescale import ByteScale
 from seqbag.classifier import Classifier
 from seqbag.config import TrainConfig
-from seqbag.filters import Standardiser, VectorFilters
+from seqbag.filters import Standardiser, VectorFilters, sign_biases
 from seqbag.head import EpochReport, Schedule
 from seqbag.layer import Layer, Maps, channels_read, layer_of_readout
 from seqbag.levels import Levels
@@ -91,7 +91,7 @@ class Polisher:
         axes = self.network.layers[-1].projection is not None
         filters = VectorFilters(_inputs(patchers, groups, self._sample, quantise, axes), own, rng, quantise)
         if start is not None:
-            filters.load(start.weights, start.biases)
+            filters.load(start.weights, tuple(np.atleast_2d(bias).mean(0) for bias in start.biases))
         channels, width, readout = own * len(patchers), config.readout, None
         if self.network.depth >= _READ_OUT:
             width = 0
@@ -99,7 +99,7 @@ class Polisher:
             readout = VectorFilters([Standardiser.none(channels)], width, rng, quantise, "readout.")
         features = regions.count(len(self.grid)) * ((width or channels) + 1)
         classifier = Classifier(features, config.hidden, len(self.network.classes), rng)
-        polish = Polish(sampler, filters, readout, classifier, config.activation, workers, rng, groups)
+        polish = Polish(sampler, filters, readout, classifier, config.activation, workers, rng, groups, config.signs)
 
         def report(epoch: EpochReport) -> None:
             progress.advance(1, f"loss {epoch.loss:.4f}, held-out accuracy (sampled) {epoch.accuracy:.4f}")
@@ -112,10 +112,11 @@ class Polisher:
         )
         progress.end()
         frozen = [filters.frozen(group) for group in range(len(patchers))]
-        weights, biases = tuple(w for w, _ in frozen), tuple(b for _, b in frozen)
+        weights, biases = tuple(w for w, _ in frozen), tuple(sign_biases(b, config.signs) for _, b in frozen)
         behind = None
         if readout is not None:
-            behind = layer_of_readout(*readout.frozen(0), config.activation, regions, len(self.grid))
+            w, b = readout.frozen(0)
+            behind = layer_of_readout(w, sign_biases(b, config.signs), config.activation, regions, len(self.grid))
         layer = Layer(patchers, weights, biases, config.activation, regions, channel_groups=groups, readout=behind)
         return layer, classifier, accuracy
 
@@ -152,7 +153,9 @@ class Polisher:
 def _scale(network: Network, sample: Maps) -> MapScale:
     """How to keep maps that look like these, which the network makes."""
     newest = network.layers[-1]
-    return Levels(newest.channels, prod(newest.pooling)) if newest.activation == "sign" else ByteScale.of(sample.values)
+    if newest.activation != "sign":
+        return ByteScale.of(sample.values)
+    return Levels(newest.channels, prod(newest.pooling) * newest.signs)
 
 
 def _pieces(filled: int, rows: int, size: int) -> list[tuple[int, int]]:

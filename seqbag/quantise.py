@@ -180,7 +180,8 @@ def _whole(layer: Layer, quantiser: Quantiser, known: list[tuple[Int32s, Int64s]
             if same and np.array_equal(whole * scale, weights):
                 thresholds = -bias / np.where(scale > 0, scale, 1)
             else:
-                thresholds = _balanced(sums + bias > 0, inputs @ whole, counts)
+                active = [sums + own > 0 for own in np.atleast_2d(bias)]
+                thresholds = np.stack([_balanced(one, inputs @ whole, counts) for one in active]).reshape(bias.shape)
         filters.append(np.ascontiguousarray(whole))
         thresholds = np.clip(np.floor(thresholds.astype(np.float64)), -len(whole) - 1, len(whole))
         biases.append(-(thresholds + 0.5).astype(np.float32))

@@ -36,7 +36,8 @@ class TokenStage:
     def __init__(self, layer: Layer) -> None:
         self._groups = [
             _TokenFilters(patcher, table, bias)
-            for patcher, table, bias in zip(layer.patchers, layer.tables, layer.biases, strict=True)
+            for patcher, table, signs in zip(layer.patchers, layer.tables, layer.biases, strict=True)
+            for bias in np.atleast_2d(signs)
         ]
 
     def __call__(self, maps: Maps) -> Maps:
@@ -92,17 +93,19 @@ class _TokenFilters:
 class BitStage:
     """A layer over bits.
 
-    spans: (groups, 2) where the channels of its input stand in a site's words; pooling: of the layer below. A mean of
-    signs is a sum of them: filters meet the sites that were not pooled, each of which stands for its block.
+    spans: (groups, signs, 2) where the channels of its input stand in a site's words; pooling: of the layer below. A
+    mean of signs is a sum of them: filters meet each sign of a channel, and the sites that were not pooled, each of
+    which stands for its block.
     """
 
     def __init__(self, layer: Layer, spans: Int64s, pooling: tuple[int, ...] = ()) -> None:
-        places = np.concatenate([np.arange(first, first + size) for first, size in spans])
+        signs = [[np.arange(first, first + size) for first, size in own] for own in spans.swapaxes(0, 1)]
+        places = np.stack([np.concatenate(own) for own in signs])  # (signs, channels)
+        words = int(places.max()) // WORD + 1
         self._groups = [
-            _BitFilters(patcher, weights, bias, places[layer.read_by(group)], int(places.max()) // WORD + 1, pooling)
-            for group, (patcher, weights, bias) in enumerate(
-                zip(layer.patchers, layer.weights, layer.biases, strict=True)
-            )
+            _BitFilters(patcher, weights, bias, places[:, layer.read_by(group)], words, pooling)
+            for group, (patcher, weights) in enumerate(zip(layer.patchers, layer.weights, strict=True))
+            for bias in np.atleast_2d(layer.biases[group])
         ]
 
     def __call__(self, maps: Maps) -> Maps:
@@ -127,7 +130,7 @@ class _Limits:
 class _BitFilters:
     """The filters of one window over bits, as `kernels.bitops.convolve` takes them.
 
-    places: (channels,) where the channels that are read stand among the bits of a site's words.
+    places: (signs, channels) where the channels that are read stand among the bits of a site's words.
     """
 
     def __init__(
@@ -136,17 +139,18 @@ class _BitFilters:
         self._patcher, block = patcher, prod(pooling)
         ones = (1,) * len(patcher.window)
         self._pooler = Patcher(pooling or ones, pooling or ones, "valid")
-        sites, channels = prod(patcher.window) * block, len(places)
+        sites, (planes, channels) = prod(patcher.window) * block, places.shape
         shape = (padded(len(bias)), sites, words * WORD)
         signs, masks = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         values = np.repeat(weights.T.reshape(len(bias), -1, channels), block, axis=1)
-        signs[: len(bias), :, places], masks[: len(bias), :, places] = values > 0, values != 0
+        for own in places:
+            signs[: len(bias), :, own], masks[: len(bias), :, own] = values > 0, values != 0
         self._signs, self._masks = _panels(signs), _panels(masks)
         kept = masks.sum(2, dtype=np.int64)
         # What a place adds to the sum where padding reads as all -1: taken off again.
         self._padding = kept - 2 * (signs & masks).sum(2, dtype=np.int64)  # (filters, sites)
         self._spare = kept.sum(1)
-        self._spare[: len(bias)] -= np.floor(-bias.astype(np.float64) * block).astype(np.int64)
+        self._spare[: len(bias)] -= np.floor(-bias.astype(np.float64) * block * planes).astype(np.int64)
         self._filters = len(bias)
         self._grids: dict[tuple[int, ...], _Limits] = {}
 
@@ -192,19 +196,20 @@ class _BitFilters:
 
 
 def bit_spans(layer: Layer) -> Int64s:
-    """(groups, 2): the first bit of each group's channels in a site's words, a new word, and how many they are."""
-    sizes = [len(bias) for bias in layer.biases]
+    """(groups, signs, 2): where a sign of a group's filters has its bits, from a new word on, and how many it has."""
+    sizes = np.repeat(layer.filters, layer.signs)
     starts = np.cumsum([0, *map(padded, sizes)])[:-1]
-    return np.stack([starts, np.array(sizes)], axis=1)
+    return np.stack([starts, sizes], axis=1).reshape(-1, layer.signs, 2)
 
 
 def tables_fit(layer: Layer) -> bool:
     """Whether tables of the layer's sums are small enough to keep, and the sums fit 16 bits."""
     assert layer.embedding is not None
     tokens, dims = layer.embedding.shape
-    sizes = [(patcher.window[0], padded(len(bias))) for patcher, bias in zip(layer.patchers, layer.biases, strict=True)]
-    entries: int = sum(width * tokens * filters for width, filters in sizes)
-    return entries * 2 <= _TABLE_BYTES and max(width for width, _ in sizes) * dims < np.iinfo(np.int16).max - 1
+    widths = [patcher.window[0] for patcher in layer.patchers]
+    filters = sum(width * padded(own) for width, own in zip(widths, layer.filters, strict=True))
+    size: int = filters * layer.signs * tokens * 2
+    return size <= _TABLE_BYTES and max(widths) * dims < np.iinfo(np.int16).max - 1
 
 
 def padded(filters: int) -> int:

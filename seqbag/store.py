@@ -1,17 +1,18 @@
 """Model files: safetensors with a JSON description in the header. Loading one executes nothing.
 
-Layout (format 6; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans,
-until 5 no channel groups and no readouts). The header's metadata has one entry `seqbag`, JSON: format, version, config,
-classes, columns (what input and label were read from), report (the training figures), layers (windows, strides,
-padding, regions, activation, pooling, channel_groups, readout: its filters, 0 for none), hidden (units of the
-classifier) and shape (of an image, channels last; empty for sequences). Tensors:
+Layout (format 7; 1 had no projections, until 3 signs over grids were pooled otherwise, until 4 there were no spans,
+until 5 no channel groups and no readouts, until 6 one sign a filter). The header's metadata has one entry `seqbag`,
+JSON: format, version, config, classes, columns (what input and label were read from), report (the training figures),
+layers (windows, strides, padding, regions, activation, pooling, channel_groups, readout: its filters, 0 for none),
+hidden (units of the classifier) and shape (of an image, channels last; empty for sequences). Tensors:
 
 | name                                | shape, dtype                          | what                                  |
 |-------------------------------------|---------------------------------------|---------------------------------------|
 | tokens.ids                          | (tokens - 2,) int32, rising           | hashed id of embedding row i + 2      |
 | tokens.text, tokens.text_ends       | (bytes,) uint8, (tokens - 2,) int64   | UTF-8 text of each                    |
 | layers.L.embedding                  | (tokens, dims) float32                | first layer over tokens               |
-| layers.L.weights.G, layers.L.bias.G | (inputs, filters), (filters,) float32 | filters of group G                    |
+| layers.L.weights.G, layers.L.bias.G | (inputs, filters), (filters,) float32 | filters of group G; of several signs  |
+|                                     |                                       | a filter, the bias is (signs, filters)|
 | layers.L.projection                 | (channels, outputs) float32           | see Layer; may be absent              |
 | layers.L.readout.weights.0, .bias.0 | (channels, filters), (filters,)       | see Layer; absent without a readout   |
 | classifier.*                        | float32                               | mean, variance, hidden, out, biases   |
@@ -25,14 +26,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import safetensors
 import safetensors.numpy
 
@@ -46,13 +45,22 @@ from seqbag.layer import Layer, channels_read, layer_of_readout
 from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.regions import Regions
-from seqbag.spans import Run, narrowed, runs_of, spans_of, widened
+from seqbag.tensors import (
+    MOST_SITES,
+    Arrays,
+    check_signs,
+    checked,
+    narrow,
+    read_biases,
+    read_channel_groups,
+    read_projection,
+    read_width,
+    widen,
+)
 
-FORMAT = 6
+FORMAT = 7
 _MEANS = 4  # the format since when signs over grids are pooled to means, for features and for the next layer
 _KEY = "seqbag"
-_MOST_SITES = 2**16  # of an image's axis, a stride or a pooling, so that indexes can count them
-Arrays = dict[str, npt.NDArray[Any]]
 Buffer = bytes | memoryview
 
 
@@ -249,7 +257,7 @@ def _from_parts(description: dict[str, Any], arrays: Arrays) -> Model:
     axes = {len(patcher.window) for layer in network.layers for patcher in layer.patchers}
     if len(axes) != 1 or (lookup is not None and axes != {1}):
         raise ValueError(f"the layers have windows of {axes} axes")
-    if shape and (len(shape) != axes.pop() + 1 or not 1 <= min(shape) <= max(shape) < _MOST_SITES):
+    if shape and (len(shape) != axes.pop() + 1 or not 1 <= min(shape) <= max(shape) < MOST_SITES):
         raise ValueError(f"images of the shape {shape} do not fit the layers")
     rows = len(texts) + 2  # of the embedding: padding, tokens not seen in training, and the tokens
     if first.embedding is not None and (lookup is None or len(first.embedding) != rows):
@@ -295,60 +303,35 @@ def _layer(number: int, values: dict[str, Any], arrays: Arrays, inputs: int | No
     for group, patcher in enumerate(patchers):
         read = len(range(int(channels or 0))[channels_read(group, groups)])
         weights.append(checked(arrays, f"layers.{number}.weights.{group}", np.float32, 2))
-        biases.append(checked(arrays, f"layers.{number}.bias.{group}", np.float32, 1))
-        if weights[-1].shape != (int(np.prod(patcher.window)) * read, len(biases[-1])):
+        if len(weights[-1]) != int(np.prod(patcher.window)) * read:
             raise ValueError(f"the weights of layer {number + 1} do not fit its windows")
+        name, signs = f"layers.{number}.bias.{group}", values["activation"] == "sign"
+        biases.append(read_biases(arrays, name, np.float32, weights[-1].shape[1], signs))
+    check_signs(number, biases)
     regions = Regions.parse(str(values["regions"]))
     if values["activation"] not in ACTIVATIONS:
         raise ValueError(f"the activation of layer {number + 1} is {values['activation']!r}")
     if not _fit(patchers) or (len(patchers[0].window) == 1 and regions.kind == "grid"):
         raise ValueError(f"the windows and regions of layer {number + 1} do not fit each other")
     pooling = tuple(int(size) for size in values["pooling"])
-    if pooling and (len(pooling) != len(patchers[0].window) or not 1 <= min(pooling) <= max(pooling) < _MOST_SITES):
+    if pooling and (len(pooling) != len(patchers[0].window) or not 1 <= min(pooling) <= max(pooling) < MOST_SITES):
         raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
-    projection = read_projection(arrays, number, sum(map(len, biases)))
+    projection = read_projection(arrays, number, channels := sum(block.shape[1] for block in weights))
     readout = None
     if width := read_width(number, values, inputs):
         name = f"layers.{number}.readout"
-        held = checked(arrays, f"{name}.weights.0", np.float32, 2, (sum(map(len, biases)), width))
-        bias = checked(arrays, f"{name}.bias.0", np.float32, 1, (width,))
+        held = checked(arrays, f"{name}.weights.0", np.float32, 2, (channels, width))
+        bias = read_biases(arrays, f"{name}.bias.0", np.float32, width, values["activation"] == "sign")
         readout = layer_of_readout(held, bias, values["activation"], regions, len(patchers[0].window))
     how = values["activation"], regions, embedding, pooling, projection, groups, readout
     return Layer(patchers, tuple(weights), tuple(biases), *how)
-
-
-def read_width(number: int, values: dict[str, Any], inputs: int | None) -> int:
-    """Filters of a layer's readout, 0 without one. inputs: as for `read_channel_groups`. Raises ValueError."""
-    width: int = values.get("readout", 0)  # until format 5, a layer's own activations were pooled
-    if type(width) is not int or not 0 <= width < (_MOST_SITES if number and inputs else 1):
-        raise ValueError(f"the readout of layer {number + 1} has {width!r} filters")
-    return width
-
-
-def read_channel_groups(number: int, values: dict[str, Any], inputs: int | None) -> int:
-    """See `Layer`. inputs: channels that the layer is given, None for tokens. Raises ValueError."""
-    channel_groups = values.get("channel_groups", 1)  # until format 5, a layer read all channels
-    if type(channel_groups) is not int or not 1 <= channel_groups <= (inputs if number and inputs else 1):
-        raise ValueError(f"layer {number + 1} has {channel_groups!r} channel groups")
-    return channel_groups
-
-
-def read_projection(arrays: Arrays, number: int, channels: int) -> Float32s | None:
-    """What the output of a layer is multiplied by for the next one, if anything. Raises ValueError."""
-    name = f"layers.{number}.projection"
-    if name not in arrays:
-        return None
-    projection: Float32s = checked(arrays, name, np.float32, 2)
-    if len(projection) != channels or not projection.shape[1]:
-        raise ValueError(f"the projection of layer {number + 1} does not fit its filters")
-    return projection
 
 
 def _fit(patchers: tuple[Patcher, ...]) -> bool:
     """Whether the groups of a layer give the same output sites, and strides are ones that indexes can count."""
     strides, windows = {patcher.stride for patcher in patchers}, {patcher.window for patcher in patchers}
     same_sites = len(strides) == 1 and (len(windows) == 1 or patchers[0].padding != "valid")
-    return same_sites and max(strides.pop()) < _MOST_SITES
+    return same_sites and max(strides.pop()) < MOST_SITES
 
 
 def _classifier(arrays: Arrays, features: int, hidden: int, classes: int) -> Classifier:
@@ -367,30 +350,3 @@ def _classifier(arrays: Arrays, features: int, hidden: int, classes: int) -> Cla
         parameter[...] = values[name]
     classifier.standardise(values["mean"], values["variance"])
     return classifier
-
-
-def narrow(arrays: Arrays, runs: Sequence[Run]) -> None:
-    """Keep of a vote's hidden units what they read."""
-    if len(runs) > 1:
-        arrays["classifier.spans"] = spans_of(runs)
-        arrays["classifier.hidden"] = narrowed(arrays["classifier.hidden"], arrays["classifier.spans"])
-
-
-def widen(arrays: Arrays, classifier: Classifier) -> None:
-    """Hidden units of a file as they were before `narrow`; tells the classifier what they read. Raises ValueError."""
-    if "classifier.spans" in arrays:
-        spans = checked(arrays, "classifier.spans", np.int32, 2, (classifier.hidden, 2))
-        arrays["classifier.hidden"] = widened(arrays["classifier.hidden"], spans, classifier.features)
-        classifier.runs = runs_of(spans)
-
-
-def checked(
-    arrays: Arrays, name: str, dtype: npt.DTypeLike, axes: int, shape: tuple[int, ...] | None = None
-) -> npt.NDArray[Any]:
-    """An array of the file, once it is what the layout says. Raises KeyError or ValueError."""
-    array = arrays[name]
-    if array.dtype != dtype or array.ndim != axes or (shape is not None and array.shape != shape):
-        raise ValueError(f"{name} is {array.dtype} {array.shape}")
-    if array.dtype == np.float32 and not np.isfinite(array).all():
-        raise ValueError(f"{name} holds values that are not finite")
-    return array

@@ -17,11 +17,10 @@ from seqbag.stages import beside, padded
 
 
 class PixelStage:
-    """A first layer over images (uint8): filters of 16 bits, sums of 32, and a threshold for each filter."""
+    """A first layer over images (uint8): filters of 16 bits, sums of 32, and a threshold for each sign."""
 
     def __init__(self, layer: Layer) -> None:
-        groups = zip(layer.patchers, layer.weights, layer.biases, strict=True)
-        self._groups = [_Filters(*group) for group in groups]
+        self._groups = _filters(layer)
 
     def __call__(self, maps: Maps) -> Maps:
         return beside([group.on_grids(maps) for group in self._groups])
@@ -33,8 +32,7 @@ class EmbeddedStage:
     def __init__(self, layer: Layer) -> None:
         assert layer.embedding is not None
         self._embedding = layer.embedding.astype(np.int16)
-        groups = zip(layer.patchers, layer.weights, layer.biases, strict=True)
-        self._groups = [_Filters(*group) for group in groups]
+        self._groups = _filters(layer)
 
     def __call__(self, maps: Maps) -> Maps:
         vectors = Maps(self._embedding[maps.values], maps.offsets)
@@ -109,6 +107,12 @@ class _Filters:
         starts = _sites(out, steps * np.array(stride))
         places = _sites(window[:-1], steps[:-1])[:, None] + np.arange(0, self._run, 2)
         return _Layout(lines, _whole_tiles(starts), places.reshape(-1), prod(sizes) * channels + 1)
+
+
+def _filters(layer: Layer) -> list[_Filters]:
+    """Of each group, and each sign of its filters."""
+    groups = zip(layer.patchers, layer.weights, layer.biases, strict=True)
+    return [_Filters(patcher, weights, bias) for patcher, weights, biases in groups for bias in np.atleast_2d(biases)]
 
 
 def _sites(shape: tuple[int, ...], steps: Int64s) -> Int64s:

@@ -8,14 +8,14 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from seqbag import head, store
+from seqbag import head, tensors
 from seqbag.batch import Float32s
 from seqbag.classifier import Classifier
 from seqbag.layer import Layer, channels_read, layer_of_readout
 from seqbag.patches import Patcher
 from seqbag.quantise import Filters, Kind, in_range, sum_bounds
 from seqbag.regions import Regions
-from seqbag.store import Arrays
+from seqbag.tensors import Arrays
 
 _MOST = 1 << 12  # of what only damage makes large: sites of a window, strides, regions
 _LARGEST = 1e6  # no trained number comes near it
@@ -44,19 +44,20 @@ def read_layer(number: int, values: dict[str, Any], arrays: Arrays, kind: Kind, 
         raise ValueError(f"the pooling of layer {number + 1} does not fit its windows")
     embedding = _embedding(arrays, kind, dims) if dims and number == 0 else None
     held = kind.filters(number == 0 and embedding is None)
-    groups, weights, biases = store.read_channel_groups(number, values, inputs or None), [], []
+    groups, weights, biases = tensors.read_channel_groups(number, values, inputs or None), [], []
     for group, (patcher, filters) in enumerate(zip(patchers, values["filters"], strict=True)):
-        channels = len(range(inputs if embedding is None else embedding.shape[1])[channels_read(group, groups)])
-        shape = channels * prod(patcher.window), size(filters)
+        read = len(range(inputs if embedding is None else embedding.shape[1])[channels_read(group, groups)])
+        shape = read * prod(patcher.window), size(filters)
         w, b = _filters(arrays, (f"layers.{number}", group), shape, held, kind)
         weights.append(w)
         biases.append(b)
-    projection = store.read_projection(arrays, number, sum(map(len, biases)))
+    tensors.check_signs(number, biases)
+    projection = tensors.read_projection(arrays, number, channels := sum(block.shape[1] for block in weights))
     if projection is not None and activation == "sign":
         raise ValueError(f"layer {number + 1} has signs and a projection")
     readout = None
-    if width := size(store.read_width(number, values, inputs or None), 0):
-        shape = sum(map(len, biases)), width
+    if width := size(tensors.read_width(number, values, inputs or None), 0):
+        shape = channels, width
         behind = _filters(arrays, (f"layers.{number}.readout", 0), shape, kind.weights, kind)
         readout = layer_of_readout(*behind, activation, regions, len(patchers[0].window))
     how = activation, regions, embedding, pooling, projection, groups, readout
@@ -79,24 +80,28 @@ def _filters(
 ) -> tuple[Float32s, Float32s]:
     """Weights of this shape and a bias. name: of the layer, and the group; held: what the file keeps them as."""
     if held == "float":
-        return _float_filters(arrays, name, shape)
+        return _float_filters(arrays, name, shape, kind)
     if held == "integer":
-        return _integer_filters(arrays, name, shape)
+        return _integer_filters(arrays, name, shape, kind)
     return _whole_filters(arrays, name, shape[1], shape[0], kind)
 
 
-def _float_filters(arrays: Arrays, name: tuple[str, int], shape: tuple[int, int]) -> tuple[Float32s, Float32s]:
+def _float_filters(
+    arrays: Arrays, name: tuple[str, int], shape: tuple[int, int], kind: Kind
+) -> tuple[Float32s, Float32s]:
     layer, group = name
     weights = checked(arrays, f"{layer}.weights.{group}", np.float32, 2, shape)
-    return weights, checked(arrays, f"{layer}.bias.{group}", np.float32, 1, shape[1:])
+    return weights, _biases(arrays, f"{layer}.bias.{group}", np.float32, shape[1], kind)
 
 
-def _integer_filters(arrays: Arrays, name: tuple[str, int], shape: tuple[int, int]) -> tuple[Float32s, Float32s]:
+def _integer_filters(
+    arrays: Arrays, name: tuple[str, int], shape: tuple[int, int], kind: Kind
+) -> tuple[Float32s, Float32s]:
     layer, group = name
     weights = checked(arrays, f"{layer}.weights.{group}", np.int16, 2, shape)
     if not in_range(weights):
         raise ValueError(f"the weights of {layer} are so large that sums could overflow")
-    threshold = checked(arrays, f"{layer}.threshold.{group}", np.int32, 1, shape[1:])
+    threshold = _biases(arrays, f"{layer}.threshold.{group}", np.int32, shape[1], kind)
     least, most = sum_bounds(weights)
     if (threshold < least - 1).any() or (threshold > most).any():
         raise ValueError(f"the thresholds of {layer} are out of range")
@@ -119,10 +124,17 @@ def _whole_filters(
         return np.ascontiguousarray(weights * scale), checked(
             arrays, f"{layer}.bias.{group}", np.float32, 1, (filters,)
         )
-    threshold = checked(arrays, f"{layer}.threshold.{group}", np.int32, 1, (filters,))
-    if len(threshold) and not -inputs - 1 <= threshold.min() <= threshold.max() <= inputs:
+    threshold = _biases(arrays, f"{layer}.threshold.{group}", np.int32, filters, kind)
+    if threshold.size and not -inputs - 1 <= threshold.min() <= threshold.max() <= inputs:
         raise ValueError(f"the thresholds of {layer} are out of range")
     return np.ascontiguousarray(weights), -(threshold + np.float32(0.5)).astype(np.float32)
+
+
+def _biases(arrays: Arrays, name: str, dtype: npt.DTypeLike, filters: int, kind: Kind) -> npt.NDArray[Any]:
+    biases = tensors.read_biases(arrays, name, dtype, filters, kind.activations == "sign")
+    if biases.dtype == np.float32 and (np.abs(biases) > _LARGEST).any():
+        raise ValueError(f"{name} holds values beyond {_LARGEST:.0e}")
+    return biases
 
 
 def read_classifier(arrays: Arrays, kind: Kind, features: int, hidden: int, classes: int) -> Classifier:
@@ -132,7 +144,7 @@ def read_classifier(arrays: Arrays, kind: Kind, features: int, hidden: int, clas
     if (hidden and checked(arrays, "classifier.hidden_bias", np.float32, 1).shape != (hidden,)) or last is None:
         raise ValueError("the classifier does not fit its hidden units")
     classifier = Classifier(features, hidden, classes, np.random.default_rng(0))
-    store.widen(arrays, classifier)
+    tensors.widen(arrays, classifier)
     for name, value in classifier.parameters.items():
         if value.ndim == 1 or kind.weights == "float":
             value[...] = checked(arrays, f"classifier.{name}", np.float32, value.ndim, value.shape)
@@ -149,8 +161,8 @@ def read_classifier(arrays: Arrays, kind: Kind, features: int, hidden: int, clas
 def checked(
     arrays: Arrays, name: str, dtype: npt.DTypeLike, axes: int, shape: tuple[int, ...] | None = None
 ) -> npt.NDArray[Any]:
-    """As `store.checked`, and no number so large that what is computed with it could overflow."""
-    array = store.checked(arrays, name, dtype, axes, shape)
+    """As `tensors.checked`, and no number so large that what is computed with it could overflow."""
+    array = tensors.checked(arrays, name, dtype, axes, shape)
     if array.dtype == np.float32 and (np.abs(array) > _LARGEST).any():
         raise ValueError(f"{name} holds values beyond {_LARGEST:.0e}")
     return array

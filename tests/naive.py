@@ -126,6 +126,11 @@ def activated(values: np.ndarray, activation: str) -> np.ndarray:
     return np.tanh(values) if activation == "tanh" else (values > 0) * 1.0
 
 
+def signs_on(sums: np.ndarray, biases: np.ndarray) -> np.ndarray:
+    """Of sums (m, filters) and biases (signs, filters): which share of the sums + bias are above 0."""
+    return np.array([[np.mean([s + own[f] > 0 for own in biases]) for f, s in enumerate(row)] for row in sums])
+
+
 def sequence_features(activations: np.ndarray, tails: tuple[int, ...]) -> np.ndarray:
     """Signed logarithms of the sums over the whole and each span that ends the sequence, and of the spans' lengths."""
     spans = [activations] + [activations[max(0, len(activations) - size) :] for size in tails]

@@ -14,11 +14,11 @@ from seqbag.patches import Patcher
 from seqbag.regions import Regions
 
 
-def ternary_filters(rng, inputs, filters, zeros=0.3):
-    """Weights (inputs, filters) of -1, 0, +1 and a bias (filters,) of whole numbers and a half."""
+def ternary_filters(rng, inputs, filters, zeros=0.3, signs=1):
+    """Weights (inputs, filters) of -1, 0, +1; a bias (filters,), or (signs, filters), of whole numbers and a half."""
     weights = rng.choice([-1, 0, 1], (inputs, filters), p=[(1 - zeros) / 2, zeros, (1 - zeros) / 2]).astype(np.float32)
     spread = max(1, int(np.sqrt(inputs)))
-    return weights, (rng.integers(-spread, spread + 1, filters) + 0.5).astype(np.float32)
+    return weights, (rng.integers(-spread, spread + 1, (signs, filters)[signs == 1 :]) + 0.5).astype(np.float32)
 
 
 def classifier_of(rng, features, hidden, classes):
@@ -38,12 +38,14 @@ def vote_of(rng, half):
     return made
 
 
-def layer_of(rng, windows, filters, regions, channels, padding="same", stride=1, embedding=None, zeros=0.3, groups=1):
+def layer_of(
+    rng, windows, filters, regions, channels, padding="same", stride=1, embedding=None, zeros=0.3, groups=1, signs=1
+):
     """A layer of sign activations. windows: shapes, one for each `groups` groups; channels: of its input."""
     patchers = tuple(Patcher(window, (stride,) * len(window), padding) for window in windows for _ in range(groups))
     read = [len(range(channels)[channels_read(group, groups)]) for group in range(len(patchers))]
     inputs = [int(np.prod(patcher.window)) * own for patcher, own in zip(patchers, read, strict=True)]
-    parts = [ternary_filters(rng, own, filters, zeros) for own in inputs]
+    parts = [ternary_filters(rng, own, filters, zeros, signs) for own in inputs]
     weights, biases = tuple(w for w, _ in parts), tuple(b for _, b in parts)
     return Layer(patchers, weights, biases, "sign", Regions.parse(regions), embedding, channel_groups=groups)
 
@@ -96,26 +98,29 @@ def image_network(
     project=0,
     groups=1,
     readout=0,
+    signs=1,
 ):
     """A net over pixels: a float layer, whose maps are pooled, then two of bits, in `groups` groups of filters.
 
-    readout: filters of the readout of each of these, 0 for none.
+    readout: filters of the readout of each of these, 0 for none; signs: of each filter and each readout's.
 
     project: channels that the maps of all layers but the last are projected to, which bits are not.
     """
     rng = np.random.default_rng(seed)
     config = TrainConfig(filters=(filters,), layers=3, activation="sign", hidden=hidden)
     weights = rng.standard_normal((int(np.prod(window)) * channels, filters)).astype(np.float32)
-    bias = rng.standard_normal(filters).astype(np.float32)
+    bias = rng.standard_normal((signs, filters)[signs == 1 :]).astype(np.float32)
     patcher = Patcher(window, (1,) * len(window), padding)
     pixels = Layer((patcher,), (weights,), (bias,), "sign", Regions.parse(first), pooling=pooling)
     inputs = [project or filters, project or filters * groups]
-    stack = [pixels] + [layer_of(rng, [window], filters, regions, size, padding, groups=groups) for size in inputs]
+    stack = [pixels] + [
+        layer_of(rng, [window], filters, regions, size, padding, groups=groups, signs=signs) for size in inputs
+    ]
     if project:
         matrices = rng.standard_normal((2, filters, project)).astype(np.float32) / np.float32(50)
         stack[:2] = [replace(layer, projection=matrix) for layer, matrix in zip(stack, matrices, strict=False)]
     if readout:
-        behind = [ternary_filters(rng, layer.channels, readout) for layer in stack[1:]]
+        behind = [ternary_filters(rng, layer.channels, readout, signs=signs) for layer in stack[1:]]
         stack[1:] = [
             replace(layer, readout=layer_of_readout(*own, "sign", layer.regions, len(window)))
             for layer, own in zip(stack[1:], behind, strict=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.builders import stripes, write_hub_images
 from tests.command import call, run_json
 
@@ -35,11 +37,13 @@ def test_people_see_fragments_with_their_counts(model: Path) -> None:
     assert "readonly" in lines[at + 2]
 
 
-def test_of_layers_that_were_polished_no_counts_are_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("activation", "told"), [("relu", "relu; read out by 256"), ("sign", "2 signs each")])
+def test_of_layers_that_were_polished_no_counts_are_told(tmp_path: Path, activation: str, told: str) -> None:
     pixels, labels = stripes(120, (8, 8, 3))
     source = write_hub_images(tmp_path / "images.parquet", pixels, labels, ["across", "down"])
     out = tmp_path / "m.seqbag"
-    assert call("train", "--source", source, "--layers", 1, "--filters", 4, "--polish", 1, "--out", out).returncode == 0
+    small = "--layers", 1, "--filters", 4, "--polish", 1, "--activation", activation
+    assert call("train", "--source", source, *small, "--out", out).returncode == 0
     lines = call("inspect", out).stdout.splitlines()
     assert lines[1] == "input   image from `img`"
-    assert lines[-1] == "layer 1  windows of 3x3; 4 filters, relu; read out by 256; regions grid:2"
+    assert lines[-1] == f"layer 1  windows of 3x3; 4 filters, {told}; regions grid:2"

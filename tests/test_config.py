@@ -29,6 +29,8 @@ from tests.memory import MemorySource
         ({"seed": -1}, "seed is -1: it must be 0 or more"),
         ({"vocabulary": 1}, "vocabulary is 1: it must be 2 or more"),
         ({"vocabulary": 2**25}, "vocabulary is 33554432: it must be 16777216 or less"),
+        ({"signs": 3, "activation": "sign"}, "signs is 3: it must be 1, 2 or 4"),
+        ({"signs": 2}, "signs is 2 and the activation relu: give --activation sign"),
         ({"smoothing": 1.0}, "smoothing is 1.0: it must be at least 0 and below 1"),
         ({"smoothing": -0.1}, "smoothing is -0.1: it must be at least 0 and below 1"),
         ({"valid_fraction": 1.0}, "valid-fraction is 1.0: it must be at least 0 and below 1"),
@@ -58,7 +60,7 @@ def test_of_many_images_no_more_are_held_out_than_it_takes_to_measure(kind, rows
 
 def test_signs_over_images_have_defaults_of_their_own():
     floats, signs = (TrainConfig.for_kind("image", activation=activation) for activation in ("relu", "sign"))
-    assert (floats.channel_groups, signs.channel_groups) == (1, 4)
+    assert (floats.channel_groups, signs.channel_groups, floats.signs, signs.signs) == (1, 4, 1, 2)
     assert TrainConfig.for_kind("image", activation="sign", layers=2).layers == 2
     assert TrainConfig.for_kind("text", activation="sign") == TrainConfig(activation="sign")
 

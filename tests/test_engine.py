@@ -99,7 +99,7 @@ def test_bit_convolution_on_grids_matches_whole_number_sums(seed, window, channe
     thresholds = np.floor(-layer.biases[0] * block)
     expected = np.array(naive.active(windows, layer.weights[0], thresholds), bool).reshape(-1, 9)
     maps = Maps(words_of(values), offsets * int(np.prod(grid)), grid)
-    out = BitStage(layer, np.array([[0, channels]]), pooling)(maps)
+    out = BitStage(layer, np.array([[[0, channels]]]), pooling)(maps)
     np.testing.assert_array_equal(unpacked(out.values, 9), expected)
 
 
@@ -109,7 +109,7 @@ def test_groups_that_read_a_share_of_the_bits(seed, channels, groups, pooling):
     rng = np.random.default_rng(seed)
     layer = layer_of(rng, [(3, 3)], 9, "whole", channels, groups=groups)
     maps = Maps(words_of(rng.choice([-1, 1], (48, channels))), np.array([0, 24, 48], np.int64), (4, 6))
-    spans = np.array([[0, channels]])
+    spans = np.array([[[0, channels]]])
     expected = BitStage(unsplit(layer, channels), spans, pooling)(maps)
     np.testing.assert_array_equal(BitStage(layer, spans, pooling)(maps).values, expected.values)
 
@@ -160,8 +160,9 @@ def test_the_largest_sums_of_pixels_do_not_overflow():
 
 @pytest.mark.parametrize("regions", ["whole", "tail:8,2,1"])
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_features_are_those_of_the_float_net(regions, layers):
-    network = token_network(regions=regions, layers=layers)
+@pytest.mark.parametrize("signs", [1, 2, 4])
+def test_features_are_those_of_the_float_net(regions, layers, signs):
+    network = token_network(regions=regions, layers=layers, signs=signs)
     maps = network.encode(text_column(LINES))
     np.testing.assert_array_equal(Engine(network).features(maps), network.features(maps))
 
@@ -180,15 +181,25 @@ def test_a_long_line_and_many_lines_are_counted_in_full(monkeypatch):
 @pytest.mark.parametrize(
     ("window", "pooling"), [((3, 3), ()), ((2, 2), (2, 1)), ((2, 3, 2), ()), ((2, 2, 2), (1, 2, 2))]
 )
-@pytest.mark.parametrize("first", ["none", "whole"])
-def test_features_of_images_are_those_of_the_float_net(window, pooling, first, padding):
-    network = image_network(window=window, padding=padding, pooling=pooling, first=first)
+@pytest.mark.parametrize(("first", "signs"), [("none", 1), ("whole", 1), ("whole", 2)])
+def test_features_of_images_are_those_of_the_float_net(window, pooling, first, padding, signs):
+    network = image_network(window=window, padding=padding, pooling=pooling, first=first, signs=signs)
     network = quantise(network, Kind("ternary", "sign"))
     shape = (4, 9, 8, 3) if len(window) == 2 else (4, 6, 8, 7, 3)
     column = ImageColumn(np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8))
     maps = network.encode(column)
     np.testing.assert_array_equal(packed(network).features(maps), network.features(maps))
     assert packed(network).engine is not None
+
+
+@pytest.mark.parametrize(("groups", "readout", "filters"), [(1, 0, 70), (2, 0, 5), (1, 7, 5), (2, 3, 66)])
+def test_channel_groups_and_readouts_of_several_signs(groups, readout, filters):
+    network = image_network(filters=filters, pooling=(2, 2), groups=groups, readout=readout, signs=2)
+    network = quantise(network, Kind("ternary", "sign"))
+    column = ImageColumn(np.random.default_rng(0).integers(0, 256, (4, 9, 8, 3)).astype(np.uint8))
+    maps = network.encode(column)
+    assert packed(network).engine is not None
+    np.testing.assert_array_equal(packed(network).features(maps), network.features(maps))
 
 
 def test_logits_follow_the_float_classifier_and_no_other_row():
@@ -235,8 +246,9 @@ def test_filters_over_pixels_that_are_no_small_integers_run_as_they_are(larger):
     assert packed(dataclasses.replace(network, layers=[layer, *network.layers[1:]])).engine is None
 
 
-def test_a_vocabulary_too_large_for_tables_is_convolved_as_it_is(monkeypatch):
-    network = token_network()
+@pytest.mark.parametrize("signs", [1, 2])
+def test_a_vocabulary_too_large_for_tables_is_convolved_as_it_is(monkeypatch, signs):
+    network = token_network(signs=signs)
     expected = Engine(network).features(network.encode(text_column(LINES)))
     monkeypatch.setattr(stages, "_TABLE_BYTES", 0)
     monkeypatch.setattr(TokenStage, "__init__", None)

@@ -3,14 +3,22 @@
 import numpy as np
 import pytest
 
-from seqbag.filters import Gradients, Standardiser, TokenFilters, VectorFilters, ternary
+from seqbag.filters import (
+    Gradients,
+    Standardiser,
+    TokenFilters,
+    VectorFilters,
+    activations,
+    sign_biases,
+    ternary,
+)
 from seqbag.kernels.filters import (
     RELU,
     SIGN,
     TANH,
-    activate,
     activation_gradient,
     add_named_rows,
+    count_signs,
     gather_bags,
     number_tokens,
     sum_rows,
@@ -124,12 +132,9 @@ def test_ternary():
 
 
 @pytest.mark.parametrize("kind", [RELU, TANH, SIGN])
-def test_activations_and_their_slopes(kind):
+def test_slopes_of_activations(kind):
     before = np.array([[-2, -1, -0.5], [0, 0.5, 1], [1.5, 2, -0.25]], np.float32)
-    after = before.copy()
-    activate(after, kind)
-    name = {RELU: "relu", TANH: "tanh", SIGN: "sign"}[kind]
-    np.testing.assert_allclose(after, naive.activated(before, name), rtol=1e-6)
+    after = naive.activated(before, {RELU: "relu", TANH: "tanh", SIGN: "sign"}[kind]).astype(np.float32)
     gradient = np.full_like(before, 3)
     activation_gradient(before, after, kind, gradient)
     if kind == SIGN:
@@ -139,6 +144,25 @@ def test_activations_and_their_slopes(kind):
     else:
         expected = np.where(before > 0, 3, 0)
     np.testing.assert_allclose(gradient, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("signs", [1, 2, 4])
+def test_signs_round_to_the_nearest_level_what_is_cut_to_one(signs):
+    filters = VectorFilters([Standardiser.none(1)], 3, np.random.default_rng(0))
+    filters.parameters["filters.0"][:] = 1
+    filters.parameters["bias.0"][:] = (0.25, -3, 2)
+    windows = (np.arange(-40, 40, dtype=np.float32) / 16 + np.float32(1 / 64))[:, None]  # never at a threshold
+    ((before, after),) = activations(filters, [windows], SIGN, signs)
+    np.testing.assert_allclose(before, windows + np.array([0.25, -3, 2]))
+    levels = np.round((np.clip(before, -1, 1) + 1) / 2 * signs) / signs
+    np.testing.assert_array_equal(after, levels)
+    weights, bias = filters.frozen(0)
+    biases = np.atleast_2d(sign_biases(bias, signs))
+    assert biases.shape == (signs, 3)
+    np.testing.assert_array_equal(naive.signs_on(windows @ weights, biases), levels)
+    counted = windows @ weights
+    count_signs(counted, biases)
+    np.testing.assert_array_equal(counted, levels)
 
 
 def test_gather_bags_gives_the_same_counts_by_segment_and_by_code():

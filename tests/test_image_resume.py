@@ -59,6 +59,7 @@ def resumed(source: Source, config: TrainConfig, work: Path, columns: Mapping[st
         ({}, 1e9, 2),
         ({"views": 4, "threads": 2, "codebook": 16}, 1e9, 2),
         ({"activation": "sign"}, 1e9, 2),
+        ({"activation": "sign", "signs": 2}, 1e9, 2),
         ({}, 4.4e6, 2),  # for the maps of one layer at a time
         ({}, 0, 4),  # for none: the last pass reads the source in two batches
         ({"polish": 0, "codebook": 16}, 0, 6),  # as do all but the first

@@ -75,7 +75,9 @@ def accuracy(network: object, source: Source) -> float:
 @pytest.mark.parametrize(
     "change",
     [
-        {}, {"readout": 0}, {"activation": "sign"}, {"activation": "sign", "channel_groups": 2, "readout": 0},
+        {}, {"readout": 0}, {"activation": "sign"}, {"activation": "sign", "signs": 2},
+        {"activation": "sign", "signs": 2, "channel_groups": 2, "readout": 0},
+        {"activation": "sign", "signs": 2, "codebook": 64},
         {"polish": 0, "codebook": 64}, {"codebook": 64, "channel_groups": 2},
     ],
 )  # fmt: skip

@@ -63,6 +63,20 @@ def test_sequences(activation):
             assert lengths[i, r] == len(part)
 
 
+def test_several_signs_of_a_filter():
+    rng, maps = np.random.default_rng(2), sequences_of([4, 0, 1, 7, 0])
+    single = token_layer("sign")
+    biases = tuple(rng.standard_normal((2, len(bias))).astype(np.float32) for bias in single.biases)
+    layer = replace(single, biases=biases)
+    assert (single.signs, layer.signs, layer.channels, layer.filters) == (1, 2, 8, [4, 4])
+    ones = [replace(single, biases=tuple(bias[k] for bias in biases)).forward(maps).values for k in range(2)]
+    out = layer.forward(maps)
+    np.testing.assert_array_equal(out.values, (ones[0] + ones[1]) / 2)
+    np.testing.assert_array_equal(layer.next_input(out).values, ones[0] + ones[1] - 1)
+    windows = maps.windows(layer.patchers[1])[0]
+    np.testing.assert_array_equal(layer.activations(1, windows), out.values[:, 4:])
+
+
 def test_signs_go_on_as_minus_and_plus_one():
     layer = token_layer("sign")
     out = layer.forward(sequences_of([5, 2]))

@@ -37,13 +37,13 @@ def padded(column, network):
     return {"ids": rows, "lengths": lengths}
 
 
-@pytest.mark.parametrize("activation", ["sign", "relu", "tanh"])
+@pytest.mark.parametrize(("activation", "signs"), [("sign", 1), ("sign", 2), ("relu", 1), ("tanh", 1)])
 @pytest.mark.parametrize("regions", ["whole", "tail:8,2,1"])
 @pytest.mark.parametrize(
     ("layers", "widths", "padding"), [(1, (1, 3), "same"), (3, (2, 3), "same"), (2, (4,), "causal")]
 )
-def test_sequences(activation, regions, layers, widths, padding):
-    network = token_network(regions=regions, layers=layers, widths=widths, padding=padding)
+def test_sequences(activation, signs, regions, layers, widths, padding):
+    network = token_network(regions=regions, layers=layers, widths=widths, padding=padding, signs=signs)
     scaled = [dataclasses.replace(layer, activation=activation) for layer in network.layers]
     network = dataclasses.replace(network, layers=scaled)
     column = text_column(LINES)
@@ -55,15 +55,15 @@ def test_sequences(activation, regions, layers, widths, padding):
 
 @pytest.mark.parametrize("regions", ["whole", "grid:1", "grid:3"])
 @pytest.mark.parametrize(
-    ("hidden", "activation", "pooling", "project", "groups", "readout"),
+    ("hidden", "activation", "pooling", "project", "groups", "readout", "signs"),
     [
-        (0, "sign", (2, 2), 0, 1, 0), (4, "relu", (2, 1), 0, 2, 7), (4, "relu", (2, 1), 3, 1, 0),
-        (4, "sign", (), 0, 1, 7), (4, "sign", (2, 2), 0, 2, 0),
+        (0, "sign", (2, 2), 0, 1, 0, 1), (4, "relu", (2, 1), 0, 2, 7, 1), (4, "relu", (2, 1), 3, 1, 0, 1),
+        (4, "sign", (), 0, 1, 7, 1), (4, "sign", (2, 2), 0, 2, 0, 1), (4, "sign", (2, 2), 0, 2, 7, 2),
     ],
 )  # fmt: skip
-def test_images(regions, hidden, activation, pooling, project, groups, readout):
+def test_images(regions, hidden, activation, pooling, project, groups, readout, signs):
     network = image_network(
-        regions=regions, hidden=hidden, pooling=pooling, project=project, groups=groups, readout=readout
+        regions=regions, hidden=hidden, pooling=pooling, project=project, groups=groups, readout=readout, signs=signs
     )
     network.layers[1:] = [dataclasses.replace(layer, pooling=pooling) for layer in network.layers[1:]]
     network.layers[:] = [with_activation(layer, activation) for layer in network.layers]

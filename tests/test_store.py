@@ -164,8 +164,8 @@ def test_missing_foreign_and_newer_files(tmp_path, data):
     description, tensors = described(data)
     assert refused(path, rebuilt(description, tensors, key="other")) == foreign
     assert refused(path, rebuilt([description], tensors)) == foreign
-    assert refused(path, rebuilt(description | {"format": 7}, tensors)) == (
-        f"{path} has format 7, newer than the 6 this seqbag {__version__} reads: update seqbag"
+    assert refused(path, rebuilt(description | {"format": 8}, tensors)) == (
+        f"{path} has format 8, newer than the 7 this seqbag {__version__} reads: update seqbag"
     )
 
 
@@ -183,6 +183,28 @@ def test_signs_over_a_grid_of_a_format_that_pooled_them_otherwise(tmp_path, acti
     with pytest.raises(ModelError) as error:
         load(tmp_path / "old")
     assert str(error.value) == f"{tmp_path / 'old'} has format 3, in which signs were pooled otherwise: train it again"
+
+
+def test_several_signs_of_a_filter(tmp_path):
+    network = replace(image_network(groups=2, readout=7, signs=2), shape=(6, 5, 3))
+    model, path = Model(network, {"kind": "image", "input": "img", "label": "label"}, {}), tmp_path / "m.seqbag"
+    save(model, path)
+    column = ImageColumn(np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3)).astype(np.uint8))
+    np.testing.assert_array_equal(load(path).network.logits(column), network.logits(column))
+    description, tensors = described(path.read_bytes())
+    changes = {
+        "layers.1.bias.0 is of 3 signs": {"layers.1.bias.0": np.zeros((3, 5), np.float32)},
+        "layers.1.bias.0 is of 0 signs": {"layers.1.bias.0": np.zeros((0, 5), np.float32)},
+        "layers.1.bias.0 is float32 (2, 4)": {"layers.1.bias.0": np.zeros((2, 4), np.float32)},
+        "the filters of layer 2 have different numbers of signs": {"layers.1.bias.1": np.zeros(5, np.float32)},
+        "layers.2.readout.bias.0 is of 8 signs": {"layers.2.readout.bias.0": np.zeros((8, 7), np.float32)},
+    }
+    for cause, change in changes.items():
+        assert refused(path, rebuilt(description, tensors | change)) == (
+            f"{path} is damaged (ValueError: {cause}): restore it or train again"
+        )
+    description["layers"][1]["activation"] = "relu"
+    assert "layers.1.bias.0 is of 2 signs" in refused(path, rebuilt(description, tensors))
 
 
 def test_groups_that_read_a_share_of_the_channels_and_readouts(tmp_path):

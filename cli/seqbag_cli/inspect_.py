@@ -60,9 +60,10 @@ def _figures(model: Model, model_bytes: int) -> dict[str, Any]:
         "layers": [
             {
                 "windows": [list(patcher.window) for patcher in layer.patchers],
-                "filters": [len(bias) for bias in layer.biases],
+                "filters": layer.filters,
                 "regions": str(layer.regions),
                 "activation": layer.activation,
+                "signs": layer.signs,
                 "channel_groups": layer.channel_groups,
                 "weights": sum(weights.size for weights in layer.weights),
                 "outputs": layer.outputs,
@@ -96,13 +97,14 @@ def _summary(path: Path, figures: dict[str, Any]) -> None:
         widths += f" in {groups} channel groups" if groups > 1 else ""
         axes = f"{layer['outputs']} principal axes; " if layer["outputs"] < sum(layer["filters"]) else ""
         axes += f"read out by {layer['readout']}; " if layer["readout"] else ""
+        activation = layer["activation"] if layer["signs"] == 1 else f"{layer['signs']} signs each"
         counted = ""
         if report["patches"]:  # else the layer was polished alone
             counted = (
                 f"; {report['patches']:,} windows, {report['distinct']:,} distinct; {report['bags']:,} distinct bags"
             )
         print(
-            f"layer {number}  windows of {widths}; {sum(layer['filters'])} filters, {layer['activation']}; {axes}"
+            f"layer {number}  windows of {widths}; {sum(layer['filters'])} filters, {activation}; {axes}"
             f"regions {layer['regions']}{counted}"
         )
 

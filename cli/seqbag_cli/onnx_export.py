@@ -125,19 +125,30 @@ def _convolve(graph: _Graph, layer: Layer, values: str) -> str:
     groups = []
     for group, (patcher, weights, bias) in enumerate(zip(layer.patchers, layer.weights, layer.biases, strict=True)):
         read = layer.read_by(group)
-        kernel = np.moveaxis(weights.reshape(*patcher.window, -1, len(bias)), (-1, -2), (0, 1))
+        kernel = np.moveaxis(weights.reshape(*patcher.window, -1, weights.shape[1]), (-1, -2), (0, 1))
         before = [patcher.before(axis) for axis in range(len(patcher.window))]
         after = [size - 1 - start for size, start in zip(patcher.window, before, strict=True)]
         own = values
         if layer.channel_groups > 1:
             ends = (graph.constant(np.array([n])) for n in (read.start, np.iinfo(np.int64).max, 1, read.step))
             own = graph.add("Slice", values, *ends)
-        sums = graph.add("Conv", own, graph.constant(kernel), graph.constant(bias), pads=before + after)
         if layer.activation == "sign":
-            groups.append(graph.to_float(graph.add("Greater", sums, graph.constant(np.float32(0)))))
+            sums = graph.add("Conv", own, graph.constant(kernel), pads=before + after)
+            groups.append(_signs(graph, sums, np.atleast_2d(bias), len(patcher.window)))
         else:
+            sums = graph.add("Conv", own, graph.constant(kernel), graph.constant(bias), pads=before + after)
             groups.append(graph.add("Relu" if layer.activation == "relu" else "Tanh", sums))
     return groups[0] if len(groups) == 1 else graph.add("Concat", *groups, axis=1)
+
+
+def _signs(graph: _Graph, sums: str, biases: npt.NDArray[np.float32], axes: int) -> str:
+    """The share of each filter's signs that are on. biases: (signs, filters)."""
+    zero = graph.constant(np.float32(0))
+    on = []
+    for bias in biases:
+        moved = graph.add("Add", sums, graph.constant(bias.reshape(-1, *(1,) * axes)))
+        on.append(graph.to_float(graph.add("Greater", moved, zero)))
+    return on[0] if len(on) == 1 else graph.add("Mean", *on)
 
 
 def _next_input(graph: _Graph, layer: Layer, active: str) -> str:

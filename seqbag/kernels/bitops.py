@@ -195,8 +195,9 @@ def pooled_logarithms(
     """Features log(1 + active sites), written to out[:, column:] in the order (region, channel).
 
     bits: (sites, words) uint64; offsets: (n + 1,) the sites of each example; segments: (sites,) int32 below regions;
-    nested: a region holds the segments after it; spans: (groups, 2) int64, first filter of each group and how many;
-    logarithms: (sites of the longest example + 1,) float32.
+    nested: a region holds the segments after it; spans: (groups, signs, 2) int64, the first bit of each sign of a
+    group's filters and how many these are; logarithms: (signs * sites of the longest example + 1,) float32, by how
+    many signs of a filter are on.
     """
     words = bits.shape[1]
     filters = words * WORD
@@ -219,8 +220,12 @@ def pooled_logarithms(
         at = column
         for r in range(regions):
             for g in range(len(spans)):
-                begin, size = r * filters + spans[g, 0], spans[g, 1]
+                begin, size = r * filters + spans[g, 0, 0], spans[g, 0, 1]
                 source, features = counts[begin : begin + size], out[example, at : at + size]
+                for k in range(1, spans.shape[1]):
+                    more = counts[r * filters + spans[g, k, 0] :]
+                    for c in range(size):
+                        source[c] += more[c]
                 for c in range(size):
                     features[c] = logarithms[np.uint32(source[c])]
                 at += size

@@ -156,26 +156,28 @@ def scatter_rows(gradient: Any, tokens: Any, place: int, tables: Any) -> None:
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
-def activate(values: Any, kind: int) -> None:
-    """Apply the activation in place. values: (m, filters). A sign counts as 1 above zero, else 0."""
-    flat = values.reshape(-1)
-    if kind == RELU:
-        for i in range(len(flat)):
-            flat[i] = max(flat[i], np.float32(0))
-    elif kind == TANH:
-        for i in range(len(flat)):
-            flat[i] = np.tanh(flat[i])
-    else:
-        for i in range(len(flat)):
-            flat[i] = np.float32(1) if flat[i] > 0 else np.float32(0)
+def count_signs(values: Any, biases: Any) -> None:
+    """Replace values (m, filters) by the share of their signs that are on, of those of value + bias above 0.
+
+    biases: (signs, filters) float32.
+    """
+    unit, on = np.float32(1 / len(biases)), np.empty(values.shape[1], np.float32)
+    for v in range(len(values)):
+        own = values[v]
+        on[:] = 0
+        for k in range(len(biases)):
+            bias = biases[k]
+            for f in range(len(own)):
+                on[f] += unit if own[f] + bias[f] > 0 else np.float32(0)
+        own[:] = on
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def activation_gradient(before: Any, after: Any, kind: int, gradient: Any) -> None:
     """Multiply gradient by the activation's slope, in place.
 
-    before: values before the activation (used by sign: straight through where |before| <= 1, Hubara et al. 2016,
-    arXiv 1602.02830, halved as the step is from 0 to 1); after: values after it.
+    before: values before the activation (used by signs: straight through where |before| <= 1, Hubara et al. 2016,
+    arXiv 1602.02830, halved as the steps are from 0 to 1); after: values after it.
     """
     for v in range(len(gradient)):
         if kind == RELU:
