@@ -8,7 +8,7 @@ import numpy as np
 
 from seqbag.batch import Float32s
 from seqbag.filters import Gradients, Parameters
-from seqbag.kernels.filters import adam_step
+from seqbag.kernels.filters import adam_step, blend
 from seqbag.parallel import Workers
 
 FILTERS, MATRICES = ("filters.",), ("filters.", "hidden")  # parts of the names of parameters
@@ -76,14 +76,13 @@ class Optimiser:
         return self.workers.start([*([name] for name in large), small], move)
 
     def _move(self, name: str, gradients: Gradients, rate: float) -> None:
-        gradient = gradients.values[name]
+        gradient = np.ascontiguousarray(gradients.values[name], np.float32)
         decay = rate * self.decay if gradient.ndim == 2 and name != "embedding" else 0.0
         if name in self._matrices:
             mean, values = self._means[name], self.parameters[name]
-            mean *= _MOMENTUM
-            mean += gradient
-            values *= np.float32(1 - decay)
-            values -= np.float32(_MUON * rate) * orthogonal(gradient + _MOMENTUM * mean, self._rounds)
+            blend(mean, _MOMENTUM, gradient, np.float32(1))
+            blend(gradient, np.float32(1), mean, _MOMENTUM)  # which nothing reads any more
+            blend(values, np.float32(1 - decay), orthogonal(gradient, self._rounds), np.float32(-_MUON * rate))
             return
         shape = gradient.shape if gradient.ndim == 2 else (1, gradient.size)
         values, mean, square = (
@@ -91,8 +90,7 @@ class Optimiser:
         )
         rows = gradients.rows.get(name, np.arange(shape[0]))
         corrected = rate * np.sqrt(1 - _BETA2**self.steps) / (1 - _BETA1**self.steps)
-        flat = np.ascontiguousarray(gradient, np.float32).reshape(shape)
-        adam_step(values, rows, flat, mean, square, corrected, _BETA1, _BETA2, decay)
+        adam_step(values, rows, gradient.reshape(shape), mean, square, corrected, _BETA1, _BETA2, decay)
 
 
 def orthogonal(matrix: Float32s, rounds: int) -> Float32s:

@@ -50,7 +50,9 @@ def tokens_column(array: Any) -> TokensColumn:
 def label_column(array: Any) -> LabelColumn:
     """A string array, dictionary-encoded: names in the order they first appear, -1 for null."""
     encoded = array.dictionary_encode()
-    codes: Int32s = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int32, copy=False)
+    codes: Int32s = np.frombuffer(encoded.indices.buffers()[1], np.int32)[encoded.offset :][: len(array)]
+    if encoded.null_count:
+        codes = np.where(encoded.is_null().to_numpy(zero_copy_only=False), np.int32(-1), codes)
     names = encoded.dictionary.cast(pa.large_binary()).to_pylist()  # a damaged file may hold what is not UTF-8
     return LabelColumn(codes, tuple(name.decode(errors="replace") for name in names))
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import duckdb
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from seqbag.errors import DataError
 from seqbag_connectors.engine import identifier, literal, one_line
@@ -109,6 +108,8 @@ class ParquetRelation(Relation):
 
     def class_names(self, column: str) -> tuple[str, ...] | None:
         """The names the hub's `datasets` library keeps in the schema of the files it writes."""
+        import pyarrow.parquet as pq  # here and below: as hardly ever needed
+
         try:
             metadata = pq.read_schema(self.files.paths[0]).metadata or {}
             feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
@@ -118,6 +119,8 @@ class ParquetRelation(Relation):
         return tuple(map(str, names)) if names else None
 
     def explain(self, query: str) -> DataError | None:
+        import pyarrow.parquet as pq
+
         for path in self.files.paths:
             try:
                 pq.read_metadata(path)
@@ -136,7 +139,7 @@ class ParquetRelation(Relation):
         self.skipped_row_groups = sum(map(len, damaged.values()))
         if self.skipped_row_groups == 0:
             return
-        import pyarrow.dataset as ds  # which takes a while to load and is hardly ever needed
+        import pyarrow.dataset as ds  # which takes a while to load, as the one above
 
         whole = ds.dataset(list(self.files.paths), format="parquet", partitioning="hive")
         sound = []
@@ -148,6 +151,8 @@ class ParquetRelation(Relation):
 
 def _damaged(path: str, query: str) -> Iterator[tuple[int, int, Exception]]:
     """The row groups of a file (index, how many there are, what is wrong) that cannot be read for `query`."""
+    import pyarrow.parquet as pq
+
     with pq.ParquetFile(path) as file:
         # A column whose name does not occur in the query is not read by it, and may be as damaged as it likes.
         needed = [name for name in file.schema_arrow.names if name.lower() in query.lower()]
