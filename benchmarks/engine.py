@@ -41,7 +41,7 @@ def convolution(runs: int) -> tuple[float, float]:
     values = rng.choice([-1, 1], (SIDE * SIDE, CHANNELS)).astype(np.float32)
     offsets = np.array([0, SIDE * SIDE])
     bits = Maps(pack_bits(values > 0).view(np.uint64), offsets, (SIDE, SIDE))
-    stage = BitStage(layer, np.array([[0, CHANNELS]]))
+    stage = BitStage(layer, np.array([[0, 1, CHANNELS, 0]]))
     index, image = patcher.grid_index((SIDE, SIDE)), values[None]
     times = [(seconds(lambda: stage(bits)), seconds(lambda: gather(image, index) @ weights)) for _ in range(runs + 3)][
         3:

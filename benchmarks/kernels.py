@@ -125,7 +125,7 @@ def bit_convolution() -> Work:
     layer = Layer((Patcher((3, 3), (1, 1), "same"),), (weights,), (np.full(CHANNELS, 0.5, np.float32),), "sign",
                   Regions("whole"))  # fmt: skip
     values = rng.choice([-1, 1], (SIDE * SIDE, CHANNELS)).astype(np.float32)
-    stage = BitStage(layer, np.array([[0, CHANNELS]]))
+    stage = BitStage(layer, np.array([[0, 1, CHANNELS, 0]]))
     bits = Maps(pack_bits(values > 0).view(np.uint64), np.array([0, SIDE * SIDE]), (SIDE, SIDE))
     return Work(lambda: stage(bits), SIDE * SIDE * CHANNELS * 9 * CHANNELS / 64, "word")
 

@@ -25,7 +25,7 @@ from seqbag.kernels.dense import Dense
 from seqbag.layer import Layer, Maps
 from seqbag.network import Network
 from seqbag.quantise import in_range
-from seqbag.stages import BitStage, Stage, TokenStage, bit_spans, tables_fit
+from seqbag.stages import BitStage, Stage, TokenStage, tables_fit
 from seqbag.sums import EmbeddedStage, PixelStage
 
 _SITES = 1 << 16  # sites, and rows, that go through the layers at once
@@ -75,18 +75,19 @@ class Engine:
     def __init__(self, network: Network) -> None:
         assert network.classifier is not None
         self._layers = network.layers
-        self._spans = [bit_spans(layer) for layer in network.layers]
         self._stages: list[Stage] = []
         for number, layer in enumerate(network.layers):
             if number:
-                self._stages.append(BitStage(layer, self._spans[number - 1], network.layers[number - 1].pooling))
+                above = network.layers[number + 1 : number + 2]
+                below, readers = self._stages[-1].runs, above[0].channel_groups if above else 1
+                self._stages.append(BitStage(layer, below, network.layers[number - 1].pooling, readers))
             elif layer.embedding is None:
                 self._stages.append(PixelStage(layer))
             else:
                 self._stages.append(TokenStage(layer) if tables_fit(layer) else EmbeddedStage(layer))
         self._readouts = [
-            (layer.readout, bit_spans(layer.readout), BitStage(layer.readout, spans)) if layer.readout else None
-            for layer, spans in zip(self._layers, self._spans, strict=True)
+            (layer.readout, BitStage(layer.readout, stage.runs)) if layer.readout else None
+            for layer, stage in zip(self._layers, self._stages, strict=True)
         ]
         self._classifier = _Quick(network.classifier)
 
@@ -112,16 +113,16 @@ class Engine:
         axes = maps.axes
         out = np.empty((len(maps), sum(layer.features(axes) for layer in self._layers)), np.float32)
         column = 0
-        for layer, spans, stage, readout in zip(self._layers, self._spans, self._stages, self._readouts, strict=True):
+        for layer, stage, readout in zip(self._layers, self._stages, self._readouts, strict=True):
             maps = stage(maps)
             if readout is None:
-                column = self._pool(layer, spans, maps, out, column)
+                column = self._pool(layer, stage.runs, maps, out, column)
             else:
-                behind, behind_spans, convolve = readout
-                column = self._pool(behind, behind_spans, convolve(maps), out, column)
+                behind, convolve = readout
+                column = self._pool(behind, convolve.runs, convolve(maps), out, column)
         return out
 
-    def _pool(self, layer: Layer, spans: Int64s, maps: Maps, out: Float32s, column: int) -> int:
+    def _pool(self, layer: Layer, runs: Int64s, maps: Maps, out: Float32s, column: int) -> int:
         """Fill in the features of a layer whose words maps holds, from a column on. Returns the next column."""
         axes, regions = maps.axes, layer.regions.count(maps.axes)
         if not regions:
@@ -129,7 +130,7 @@ class Engine:
         lengths = layer.regions.lengths(maps.offsets[1:] - maps.offsets[:-1], axes)
         segments = layer.regions.segments(maps.offsets, maps.grid)
         pooled_logarithms(
-            maps.values, maps.offsets, segments, regions, layer.regions.kind == "tail", spans,
+            maps.values, maps.offsets, segments, regions, layer.regions.kind == "tail", runs, layer.channels,
             _means(maps.grid, lengths, layer.signs)
             if maps.grid and takes_means(layer.regions)
             else _logarithms(maps.offsets, layer.signs),

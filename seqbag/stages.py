@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.batch import Float32s, Int32s, Int64s
+from seqbag.batch import Float32s, Int32s, Int64s, UInt8s
 from seqbag.kernels.bitops import PANEL, SITES, WORD, convolve
 from seqbag.kernels.tokenbits import convolve_tokens, look_up_windows
 from seqbag.layer import Layer, Maps
@@ -21,11 +21,18 @@ _TABLE_BYTES = 1 << 26  # of a layer's look-up tables; a larger vocabulary is co
 _WINDOW_BYTES = 1 << 22  # of the bits of every window there is
 _SLOTS = 1 << 14  # windows remembered in a batch
 _MANY_SUMS = 6  # additions of 64 sums from which on remembering a window is cheaper than adding again
+_NO_OFFSETS = np.zeros(1, np.int64)
 _FEW_SITES = 1 << 12  # in a batch this small, windows hardly repeat
 
 
 class Stage(Protocol):
-    """One layer: its input, maps of token rows, pixels or words of bits, to words of bits (sites, words)."""
+    """One layer: its input, maps of token rows, pixels or words of bits, to words of bits (sites, words).
+
+    runs: (n, 3 + signs) int64, where the bits of its channels are in a site's words: the first of some channels, one of
+    how many of those that follow is the next, how many they are, and for each sign the first of their bits.
+    """
+
+    runs: Int64s
 
     def __call__(self, maps: Maps) -> Maps: ...
 
@@ -34,6 +41,7 @@ class TokenStage:
     """A first layer over tokens, by tables of what each token adds to each filter at each place of the window."""
 
     def __init__(self, layer: Layer) -> None:
+        self.runs = runs_of(layer)
         self._groups = [
             _TokenFilters(patcher, table, bias)
             for patcher, table, signs in zip(layer.patchers, layer.tables, layer.biases, strict=True)
@@ -93,23 +101,29 @@ class _TokenFilters:
 class BitStage:
     """A layer over bits.
 
-    spans: (groups, signs, 2) where the channels of its input stand in a site's words; pooling: of the layer below. A
-    mean of signs is a sum of them: filters meet each sign of a channel, and the sites that were not pooled, each of
-    which stands for its block.
+    below: the runs of the stage below; pooling: of the layer below; readers: how many channel groups the next layer
+    reads its output in. A mean of signs is a sum of them: filters meet each sign of a channel, and the sites that were
+    not pooled, each of which stands for its block.
     """
 
-    def __init__(self, layer: Layer, spans: Int64s, pooling: tuple[int, ...] = ()) -> None:
-        signs = [[np.arange(first, first + size) for first, size in own] for own in spans.swapaxes(0, 1)]
-        places = np.stack([np.concatenate(own) for own in signs])  # (signs, channels)
-        words = int(places.max()) // WORD + 1
+    def __init__(self, layer: Layer, below: Int64s, pooling: tuple[int, ...] = (), readers: int = 1) -> None:
+        panels, self.runs, self._words = arranged(layer.filters, layer.signs, readers)
+        places = _places(below)
         self._groups = [
-            _BitFilters(patcher, weights, bias, places[:, layer.read_by(group)], words, pooling)
-            for group, (patcher, weights) in enumerate(zip(layer.patchers, layer.weights, strict=True))
-            for bias in np.atleast_2d(layer.biases[group])
+            _BitFilters(patcher, weights, np.atleast_2d(biases), places[:, layer.read_by(group)], pooling, own)
+            for group, (patcher, weights, biases, own) in enumerate(
+                zip(layer.patchers, layer.weights, layer.biases, panels, strict=True)
+            )
         ]
 
     def __call__(self, maps: Maps) -> Maps:
-        return beside([group(maps) for group in self._groups])
+        windows = [group.windows(maps) for group in self._groups]
+        offsets, grid = windows[0].offsets, windows[0].grid
+        out = np.zeros((int(offsets[-1]) + SITES - 1, self._words * WORD // 8), np.uint8)
+        sites = maps.values[None] if grid is None else maps.values.reshape(len(maps), -1, maps.values.shape[1])
+        for group, own in zip(self._groups, windows, strict=True):
+            group.fill(sites, own, out)
+        return Maps(out[: offsets[-1]].view(np.uint64), offsets, grid)
 
 
 def beside(parts: list[Maps]) -> Maps:
@@ -119,57 +133,101 @@ def beside(parts: list[Maps]) -> Maps:
 
 
 @dataclass(frozen=True)
+class _Panels:
+    """The filters of a group in the order they are computed, PANEL at a time, and where their bits go.
+
+    filters: (panels * PANEL,) int64, -1 for none; starts: (panels, signs) the byte of a site that a panel's first goes
+    to.
+    """
+
+    filters: Int64s
+    starts: Int64s
+
+
+def arranged(sizes: list[int], signs: int, readers: int) -> tuple[list[_Panels], Int64s, int]:
+    """The panels of groups of filters, the runs of their bits (see `Stage`), and the words of a site.
+
+    Of n readers, which read every n-th channel, each finds what it reads in words of its own.
+    """
+    firsts = np.cumsum([0, *sizes])
+    runs: list[list[int]] = []
+    orders: list[list[Int64s]] = [[] for _ in sizes]
+    starts: list[list[Int64s]] = [[] for _ in sizes]
+    bit = 0
+    for reader in range(readers):
+        for group, size in enumerate(sizes):
+            own = np.flatnonzero(np.arange(firsts[group], firsts[group] + size) % readers == reader)
+            panels = -(-len(own) // PANEL)
+            orders[group].append(np.pad(own, (0, panels * PANEL - len(own)), constant_values=-1))
+            first = bit + np.arange(signs) * panels * PANEL
+            if len(own):
+                runs.append([int(firsts[group] + own[0]), readers, len(own), *first.tolist()])
+            starts[group].append((first + np.arange(panels)[:, None] * PANEL) // 8)
+            bit += signs * panels * PANEL
+        bit = padded(bit)
+    made = [_Panels(np.concatenate(a), np.concatenate(b)) for a, b in zip(orders, starts, strict=True)]
+    return made, np.array(runs, np.int64), bit // WORD
+
+
+@dataclass(frozen=True)
 class _Limits:
-    """Windows of one shape of input, and what each popcount has to stay under."""
+    """Windows of one shape of input, and what each popcount has to stay under: (signs, patterns, filters)."""
 
     index: Index
     pattern: Int32s
     limits: Int64s
+    offsets: Int64s
+    grid: tuple[int, ...] | None
 
 
 class _BitFilters:
     """The filters of one window over bits, as `kernels.bitops.convolve` takes them.
 
-    places: (signs, channels) where the channels that are read stand among the bits of a site's words.
+    below: (signs, channels) where the channels that are read stand among the bits of a site's words.
     """
 
     def __init__(
-        self, patcher: Patcher, weights: Float32s, bias: Float32s, places: Int64s, words: int, pooling: tuple[int, ...]
-    ) -> None:
-        self._patcher, block = patcher, prod(pooling)
+        self, patcher: Patcher, weights: Float32s, biases: Float32s, below: Int64s, pooling: tuple[int, ...],
+        panels: _Panels,
+    ) -> None:  # fmt: skip
+        self._patcher, self._starts, block = patcher, panels.starts, prod(pooling)
         ones = (1,) * len(patcher.window)
         self._pooler = Patcher(pooling or ones, pooling or ones, "valid")
-        sites, (planes, channels) = prod(patcher.window) * block, places.shape
-        shape = (padded(len(bias)), sites, words * WORD)
-        signs, masks = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-        values = np.repeat(weights.T.reshape(len(bias), -1, channels), block, axis=1)
-        for own in places:
-            signs[: len(bias), :, own], masks[: len(bias), :, own] = values > 0, values != 0
+        self._columns = np.unique(below // WORD)  # the words that are read
+        below = np.searchsorted(self._columns, below // WORD) * WORD + below % WORD
+        self._filled = panels.filters >= 0
+        rows, (planes, channels) = panels.filters[self._filled], below.shape
+        values = np.zeros((len(panels.filters), prod(patcher.window) * block, channels), np.float32)
+        values[self._filled] = np.repeat(weights.T[rows].reshape(len(rows), -1, channels), block, axis=1)
+        signs = np.zeros((*values.shape[:2], len(self._columns) * WORD), np.bool_)
+        masks = np.zeros_like(signs)
+        for own in below:
+            signs[:, :, own], masks[:, :, own] = values > 0, values != 0
         self._signs, self._masks = _panels(signs), _panels(masks)
         kept = masks.sum(2, dtype=np.int64)
         # What a place adds to the sum where padding reads as all -1: taken off again.
         self._padding = kept - 2 * (signs & masks).sum(2, dtype=np.int64)  # (filters, sites)
-        self._spare = kept.sum(1)
-        self._spare[: len(bias)] -= np.floor(-bias.astype(np.float64) * block * planes).astype(np.int64)
-        self._filters = len(bias)
+        self._spare = np.tile(kept.sum(1), (len(biases), 1))
+        thresholds = np.floor(-biases[:, rows].astype(np.float64) * block * planes)
+        self._spare[:, self._filled] -= thresholds.astype(np.int64)
         self._grids: dict[tuple[int, ...], _Limits] = {}
 
-    def __call__(self, maps: Maps) -> Maps:
+    def windows(self, maps: Maps) -> _Limits:
+        """Of these maps, their offsets being those of the output."""
         if maps.grid is None:
-            index, offsets = self._patcher.ragged_index(maps.offsets)
-            known, grid = self._ragged(index), None
-            sites = maps.values[None]
-        else:
-            if maps.grid not in self._grids:
-                self._grids = {maps.grid: self._on_grid(maps.grid)}
-            known, grid = self._grids[maps.grid], self._patcher.out_shape(self._pooler.out_shape(maps.grid))
-            offsets = np.arange(len(maps) + 1, dtype=np.int64) * len(known.index)
-            sites = maps.values.reshape(len(maps), prod(maps.grid), maps.values.shape[1])
-        out = np.empty((int(offsets[-1]) + SITES - 1, known.limits.shape[1] // 8), np.uint8)
-        convolve(sites, known.index, self._signs, self._masks, known.limits, known.pattern, out)
-        return Maps(out[: offsets[-1]].view(np.uint64), offsets, grid)
+            return self._ragged(*self._patcher.ragged_index(maps.offsets))
+        if maps.grid not in self._grids:
+            self._grids = {maps.grid: self._on_grid(maps.grid)}
+        known = self._grids[maps.grid]
+        return replace(known, offsets=np.arange(len(maps) + 1, dtype=np.int64) * len(known.index))
 
-    def _ragged(self, index: Index) -> _Limits:
+    def fill(self, sites: npt.NDArray[np.generic], known: _Limits, out: UInt8s) -> None:
+        """The bits of the output (sites + SITES - 1, bytes) that are these filters'. sites: (n, sites, words)."""
+        convolve(
+            sites, self._columns, known.index, self._signs, self._masks, known.limits, known.pattern, self._starts, out
+        )
+
+    def _ragged(self, index: Index, offsets: Int64s) -> _Limits:
         """Padding stands before the window or after it: one pattern for each pair of how much."""
         width = index.shape[1]
         outside = index < 0
@@ -177,29 +235,40 @@ class _BitFilters:
         place = np.arange(width)
         pairs = np.arange((width + 1) ** 2)
         patterns = (place < pairs[:, None] // (width + 1)) | (place >= width - pairs[:, None] % (width + 1))
-        return _Limits(index, (before * (width + 1) + after).astype(np.int32), self._limits(patterns))
+        return _Limits(index, (before * (width + 1) + after).astype(np.int32), self._limits(patterns), offsets, None)
 
     def _on_grid(self, grid: tuple[int, ...]) -> _Limits:
-        blocks = self._pooler.grid_index(grid)
-        windows = self._patcher.grid_index(self._pooler.out_shape(grid))
+        blocks, pooled = self._pooler.grid_index(grid), self._pooler.out_shape(grid)
+        windows = self._patcher.grid_index(pooled)
         index = np.where(windows[:, :, None] < 0, -1, blocks[windows])
         index = index.reshape(len(windows), windows.shape[1] * blocks.shape[1])
         patterns, pattern = np.unique(index < 0, axis=0, return_inverse=True)
-        return _Limits(index, pattern.reshape(-1).astype(np.int32), self._limits(patterns))
+        number: Int32s = pattern.reshape(-1).astype(np.int32)
+        return _Limits(index, number, self._limits(patterns), _NO_OFFSETS, self._patcher.out_shape(pooled))
 
     def _limits(self, patterns: npt.NDArray[np.bool_]) -> Int64s:
         """sum > threshold is popcount < (kept - padding - threshold) / 2, rounded up. (patterns, filters)."""
-        twice = self._spare - patterns.astype(np.int64) @ self._padding.T
+        twice = self._spare[:, None] - patterns.astype(np.int64) @ self._padding.T
         limits: Int64s = -(-twice // 2)
-        limits[:, self._filters :] = 0
+        limits[:, :, ~self._filled] = 0
         return np.ascontiguousarray(limits)
 
 
-def bit_spans(layer: Layer) -> Int64s:
-    """(groups, signs, 2): where a sign of a group's filters has its bits, from a new word on, and how many it has."""
-    sizes = np.repeat(layer.filters, layer.signs)
-    starts = np.cumsum([0, *map(padded, sizes)])[:-1]
-    return np.stack([starts, sizes], axis=1).reshape(-1, layer.signs, 2)
+def runs_of(layer: Layer) -> Int64s:
+    """The runs (see `Stage`) of a layer, where each sign of a group starts with a new word."""
+    runs, channel, bit = [], 0, 0
+    for size in layer.filters:
+        runs.append([channel, 1, size, *(bit + sign * padded(size) for sign in range(layer.signs))])
+        channel, bit = channel + size, bit + layer.signs * padded(size)
+    return np.array(runs, np.int64)
+
+
+def _places(runs: Int64s) -> Int64s:
+    """(signs, channels) the bits of each channel's signs."""
+    places = np.empty((runs.shape[1] - 3, runs[:, 2].sum()), np.int64)
+    for channel, step, size, *bits in runs.tolist():
+        places[:, channel::step][:, :size] = np.array(bits)[:, None] + np.arange(size)
+    return places
 
 
 def tables_fit(layer: Layer) -> bool:

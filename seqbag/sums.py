@@ -13,14 +13,14 @@ from seqbag.kernels.dense import ROWS, interleaved
 from seqbag.kernels.integers import convolve, convolve_grids
 from seqbag.layer import Layer, Maps
 from seqbag.patches import Patcher
-from seqbag.stages import beside, padded
+from seqbag.stages import beside, padded, runs_of
 
 
 class PixelStage:
     """A first layer over images (uint8): filters of 16 bits, sums of 32, and a threshold for each sign."""
 
     def __init__(self, layer: Layer) -> None:
-        self._groups = _filters(layer)
+        self._groups, self.runs = _filters(layer), runs_of(layer)
 
     def __call__(self, maps: Maps) -> Maps:
         return beside([group.on_grids(maps) for group in self._groups])
@@ -32,7 +32,7 @@ class EmbeddedStage:
     def __init__(self, layer: Layer) -> None:
         assert layer.embedding is not None
         self._embedding = layer.embedding.astype(np.int16)
-        self._groups = _filters(layer)
+        self._groups, self.runs = _filters(layer), runs_of(layer)
 
     def __call__(self, maps: Maps) -> Maps:
         vectors = Maps(self._embedding[maps.values], maps.offsets)

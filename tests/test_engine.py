@@ -12,13 +12,14 @@ from seqbag import engine as engine_module
 from seqbag import stages
 from seqbag.batch import ImageColumn
 from seqbag.engine import Engine, PackedNetwork
+from seqbag.kernels.bitops import PANEL
 from seqbag.kernels.dense import Dense
 from seqbag.layer import Layer, Maps
 from seqbag.network import Network
 from seqbag.patches import Patcher
 from seqbag.quantise import Kind, quantise
 from seqbag.regions import Regions
-from seqbag.stages import BitStage, TokenStage
+from seqbag.stages import BitStage, TokenStage, arranged
 from seqbag.sums import EmbeddedStage, PixelStage
 from tests import naive
 from tests.memory import text_column
@@ -99,7 +100,7 @@ def test_bit_convolution_on_grids_matches_whole_number_sums(seed, window, channe
     thresholds = np.floor(-layer.biases[0] * block)
     expected = np.array(naive.active(windows, layer.weights[0], thresholds), bool).reshape(-1, 9)
     maps = Maps(words_of(values), offsets * int(np.prod(grid)), grid)
-    out = BitStage(layer, np.array([[[0, channels]]]), pooling)(maps)
+    out = BitStage(layer, np.array([[0, 1, channels, 0]]), pooling)(maps)
     np.testing.assert_array_equal(unpacked(out.values, 9), expected)
 
 
@@ -109,9 +110,29 @@ def test_groups_that_read_a_share_of_the_bits(seed, channels, groups, pooling):
     rng = np.random.default_rng(seed)
     layer = layer_of(rng, [(3, 3)], 9, "whole", channels, groups=groups)
     maps = Maps(words_of(rng.choice([-1, 1], (48, channels))), np.array([0, 24, 48], np.int64), (4, 6))
-    spans = np.array([[[0, channels]]])
-    expected = BitStage(unsplit(layer, channels), spans, pooling)(maps)
-    np.testing.assert_array_equal(BitStage(layer, spans, pooling)(maps).values, expected.values)
+    runs = np.array([[0, 1, channels, 0]])
+    expected = BitStage(unsplit(layer, channels), runs, pooling)(maps)
+    np.testing.assert_array_equal(BitStage(layer, runs, pooling)(maps).values, expected.values)
+
+
+@given(
+    st.lists(st.integers(1, 70), min_size=1, max_size=4), st.sampled_from([1, 2, 4]), st.integers(1, 5)
+)  # fmt: skip
+def test_each_reader_finds_its_bits_in_words_of_its_own(sizes, signs, readers):
+    panels, runs, words = arranged(sizes, signs, readers)
+    bits = {}
+    for channel, step, size, *firsts in runs.tolist():
+        bits |= {(k, channel + step * i): first + i for k, first in enumerate(firsts) for i in range(size)}
+    assert sorted(bits) == [(k, channel) for k in range(signs) for channel in range(sum(sizes))]
+    assert len(set(bits.values())) == len(bits)
+    assert max(bits.values()) < words * 64
+    read = [{bit // 64 for (_, channel), bit in bits.items() if channel % readers == r} for r in range(readers)]
+    assert sum(map(len, read)) == len(set().union(*read))
+    for group, own in enumerate(panels):
+        for place, f in enumerate(own.filters.tolist()):
+            for k in range(signs):
+                if f >= 0:
+                    assert bits[k, sum(sizes[:group]) + f] == own.starts[place // PANEL, k] * 8 + place % PANEL
 
 
 @settings(max_examples=40)

@@ -56,12 +56,13 @@ def _splat(builder: Any, value: Any) -> Any:
 @intrinsic
 def _tile(
     typing: Any, block: Any, at: Any, signs: Any, masks: Any, panel: Any, words: Any, limits: Any, places: Any,
-    place: Any, out: Any, byte: Any, stride: Any,
+    place: Any, planes: Any, apart: Any, starts: Any, out: Any, byte: Any, stride: Any,
 ) -> tuple[Any, Callable[..., Any]]:  # fmt: skip
-    """The activations of SITES sites under PANEL filters: two bytes a site, at out[byte + site * stride].
+    """Some signs of PANEL filters at SITES sites, whose popcounts are compared once for each of `planes`.
 
     block[at:] (words, SITES) holds the windows, signs[panel:] and masks[panel:] (words, PANEL) the filters, and
-    limits[places[place + site]:] (PANEL,) what each popcount has to stay under.
+    limits[places[place + site] + plane * apart:] (PANEL,) what each popcount has to stay under: two bytes a site, at
+    out[byte + starts[plane] + site * stride].
     """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -87,19 +88,26 @@ def _tile(
                 for (sign, mask), total in zip(filters, sums[r], strict=True):
                     differ = builder.and_(builder.xor(value, sign), mask)
                     builder.store(builder.add(builder.load(total), builder.call(popcount, [differ])), total)
-        for r in range(SITES):
-            limit = _address(context, builder, kinds[6], args[6], builder.load(builder.gep(places, [_number(r)])))
-            to = builder.add(args[10], builder.mul(args[11], _number(r)))
-            target = _address(context, builder, kinds[9], args[9], to)
-            for v in range(vectors):
-                under = builder.icmp_signed(
-                    "<", builder.load(sums[r][v]), _load(builder, limit, _number(v * _LANES), _QUADS)
-                )
-                builder.store(builder.bitcast(under, _I8), builder.gep(target, [_number(v)]))
+        starts = _address(context, builder, kinds[11], args[11], _number(0))
+        with cgutils.for_range(builder, args[9]) as loop:
+            first = builder.add(args[13], builder.load(builder.gep(starts, [loop.index])))
+            ahead = builder.mul(loop.index, args[10])
+            for r in range(SITES):
+                own = builder.add(builder.load(builder.gep(places, [_number(r)])), ahead)
+                limit = _address(context, builder, kinds[6], args[6], own)
+                to = builder.add(first, builder.mul(args[14], _number(r)))
+                target = _address(context, builder, kinds[12], args[12], to)
+                for v in range(vectors):
+                    under = builder.icmp_signed(
+                        "<", builder.load(sums[r][v]), _load(builder, limit, _number(v * _LANES), _QUADS)
+                    )
+                    builder.store(builder.bitcast(under, _I8), builder.gep(target, [_number(v)]))
         return context.get_dummy_value()
 
     number = types.int64
-    arguments = (block, number, signs, masks, number, number, limits, places, number, out, number, number)
+    arguments = (
+        block, number, signs, masks, number, number, limits, places, number, number, number, starts, out, number, number
+    )  # fmt: skip
     return types.void(*arguments), codegen
 
 
@@ -143,20 +151,22 @@ def _add_bits(typing: Any, counters: Any, at: Any, word: Any) -> tuple[Any, Call
 
 
 @njit(cache=True, nogil=True)
-def convolve(sites: Any, index: Any, signs: Any, masks: Any, limits: Any, pattern: Any, out: Any) -> None:
-    """Activation bits of every window. All arrays are C-contiguous.
+def convolve(
+    sites: Any, columns: Any, index: Any, signs: Any, masks: Any, limits: Any, pattern: Any, starts: Any, out: Any
+) -> None:
+    """Signs of ternary filters over windows of bits, where the popcount of a window is under a limit.
 
-    sites: (n, in_sites, words) uint64; index: (out_sites, window) int of a site, or -1 for padding, which reads as
-    zeros; signs, masks: flat uint64, panels of (window * words, PANEL); limits: (patterns, filters) int64, of the
-    filters rounded up to whole words; pattern: (out_sites,) its row for each site; out: (n * out_sites + SITES - 1,
-    filters / 8) uint8, bits in little-endian order; the rows past n * out_sites are scratch.
+    sites: (n, sites, words) uint64; columns: (read,) which of the words are read; index: (out_sites, window) int32, -1
+    for padding, which reads as all zeros; signs, masks: flat uint64, panels of (window * read, PANEL); limits: (planes,
+    patterns, panels * PANEL) int64, of each sign of the filters; pattern: (out_sites,) its row for each site; starts:
+    (panels, planes) int64, the byte of a site that the first bits of a panel go to; out: (n * out_sites + SITES - 1,
+    bytes) uint8, bits in little-endian order; the rows past n * out_sites are scratch.
     """
     rows, window = index.shape
-    words = sites.shape[2]
-    depth = window * words
-    filters = limits.shape[1]
+    depth = window * len(columns)
+    planes, patterns, filters = limits.shape
     total = len(sites) * rows
-    flat_limits, flat_out, stride = limits.reshape(-1), out.reshape(-1), filters // 8
+    flat_limits, flat_out, stride = limits.reshape(-1), out.reshape(-1), out.shape[1]
     block = np.zeros(_CHUNK * depth, np.uint64)
     places = np.zeros(_CHUNK, np.int64)
     for start in range(0, total, _CHUNK):
@@ -167,16 +177,16 @@ def convolve(sites: Any, index: Any, signs: Any, masks: Any, limits: Any, patter
             places[site - start] = pattern[row] * filters
             for w in range(window):
                 source = index[row, w]
-                for k in range(words):
-                    block[at] = sites[example, source, k] if source >= 0 else np.uint64(0)
+                for column in columns:
+                    block[at] = sites[example, source, column] if source >= 0 else np.uint64(0)
                     at += SITES
-        for panel in range(filters // PANEL):
+        for panel in range(len(starts)):
             for r in range(stop - start):
                 places[r] += PANEL if panel else 0
             for first in range(0, stop - start, SITES):
                 _tile(
                     block, first * depth, signs, masks, panel * depth * PANEL, depth, flat_limits, places, first,
-                    flat_out, (start + first) * stride + panel * 2, stride,
+                    planes, patterns * filters, starts[panel], flat_out, (start + first) * stride, stride,
                 )  # type: ignore[call-arg]  # fmt: skip
 
 
@@ -187,7 +197,8 @@ def pooled_logarithms(
     segments: Any,
     regions: int,
     nested: bool,
-    spans: Any,
+    runs: Any,
+    channels: int,
     logarithms: Any,
     out: Any,
     column: int,
@@ -195,9 +206,8 @@ def pooled_logarithms(
     """Features log(1 + active sites), written to out[:, column:] in the order (region, channel).
 
     bits: (sites, words) uint64; offsets: (n + 1,) the sites of each example; segments: (sites,) int32 below regions;
-    nested: a region holds the segments after it; spans: (groups, signs, 2) int64, the first bit of each sign of a
-    group's filters and how many these are; logarithms: (signs * sites of the longest example + 1,) float32, by how
-    many signs of a filter are on.
+    nested: a region holds the segments after it; runs: where the bits of each of the channels are, see `stages.Stage`;
+    logarithms: (signs * sites of the longest example + 1,) float32, by how many signs of a channel are on.
     """
     words = bits.shape[1]
     filters = words * WORD
@@ -219,13 +229,18 @@ def pooled_logarithms(
                 counts[f] += counts[f + filters]
         at = column
         for r in range(regions):
-            for g in range(len(spans)):
-                begin, size = r * filters + spans[g, 0, 0], spans[g, 0, 1]
-                source, features = counts[begin : begin + size], out[example, at : at + size]
-                for k in range(1, spans.shape[1]):
-                    more = counts[r * filters + spans[g, k, 0] :]
+            for run in runs:
+                step, size, first = run[1], run[2], r * filters + run[3]
+                source = counts[first : first + size]
+                for more in run[4:]:
+                    other = counts[r * filters + more :]
                     for c in range(size):
-                        source[c] += more[c]
-                for c in range(size):
-                    features[c] = logarithms[np.uint32(source[c])]
-                at += size
+                        source[c] += other[c]
+                features = out[example, at + run[0] :]
+                if step == 1:  # as it mostly is, and with vectors
+                    for c in range(size):
+                        features[c] = logarithms[np.uint32(source[c])]
+                else:
+                    for c in range(size):
+                        features[c * step] = logarithms[np.uint32(source[c])]
+            at += channels
