@@ -36,11 +36,15 @@ class Dataset:
     measure: Literal["accuracy", "macro_f1"] = "accuracy"
 
     @property
-    def options(self) -> list[str]:
-        """The column options of `seqbag train`."""
+    def columns(self) -> list[str]:
+        """Which columns are read, as options of `seqbag train` and `seqbag export`."""
         label = ["--label", self.label] if self.label != "label" else []
-        tokenizer = ["--tokenizer", self.tokenizer] if self.tokenizer != "words" else []
-        return [f"--{self.kind}", self.column, *label, *tokenizer]
+        return [f"--{self.kind}", self.column, *label]
+
+    @property
+    def options(self) -> list[str]:
+        """Those, and the tokeniser, which a model keeps, as options of `seqbag train`."""
+        return [*self.columns, *(["--tokenizer", self.tokenizer] if self.tokenizer != "words" else [])]
 
     @property
     def decimals(self) -> int:

@@ -112,11 +112,10 @@ class Run:
         if self.peer == "seqbag":
             return [[_seqbag(), "train", *rows, *options, *out]]
         signs = str(self.folder / "signs")
-        columns = self.dataset.options[:4]  # the tokeniser is the model's
         kind = ["--weights", "ternary", "--activations", "sign"]
         return [
             [_seqbag(), "train", *rows, *options, "--activation", "sign", "--out", signs],
-            [_seqbag(), "export", signs, *kind, *rows, *columns, *self._common(), *out],
+            [_seqbag(), "export", signs, *kind, *rows, *self.dataset.columns, *self._common(), *out],
         ]
 
     def _testing(self) -> list[str]:
