@@ -117,20 +117,23 @@ def _found(data: Path, split: str) -> str:
 
 
 def write(rows: list[dict[str, object]], out: Path) -> None:
-    """Add the rows to the table and draw all of it."""
-    new = not out.exists()
-    with out.open("a", newline="") as file:
+    """Add the rows to the table and draw all of it, faintly what is not the newest of its kind and seed."""
+    known: list[dict[str, object]] = []
+    if out.exists():
+        with out.open(newline="") as file:
+            known.extend(csv.DictReader(file))
+    known += rows
+    with out.open("w", newline="") as file:  # rows of before may lack settings
         table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        if new:
-            table.writeheader()
-        table.writerows(rows)
+        table.writeheader()
+        table.writerows(known)
     lines = []
-    with out.open(newline="") as file:
-        for row in csv.DictReader(file):
-            spent = [float(value) for value in row["core_seconds_by_layer"].split()]
-            reached = [float(value) for value in row["valid_accuracy_by_layer"].split()]
-            name = f"{row['commit']}: {row['activation']}, {row['polish']} epochs, seed {row['seed']}"
-            lines.append(Line(name, list(zip(spent, reached, strict=True))))
+    newest = {(row["activation"], str(row["polish"]) == "0", str(row["seed"])): row for row in known}
+    for row in known:
+        spent = [float(value) for value in str(row["core_seconds_by_layer"]).split()]
+        reached = [float(value) for value in str(row["valid_accuracy_by_layer"]).split()]
+        name = f"{row['commit']}: {row['activation']}, {row['polish']} epochs, seed {row['seed']}"
+        lines.append(Line(name, list(zip(spent, reached, strict=True)), not any(row is own for own in newest.values())))
     chart(lines, "core-seconds", "held-out accuracy", out.with_suffix(".png"))
 
 

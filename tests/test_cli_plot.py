@@ -81,3 +81,14 @@ def test_a_chart_of_one_point(tmp_path: Path) -> None:
     assert colours(tmp_path / "chart.png") > 3
     with pytest.raises(DataError, match="cannot be written"):
         chart([Line("seed 0", [(1.0, 0.5)])], "x", "y", tmp_path / "no" / "chart.png")
+
+
+def test_only_lines_that_are_not_faint_are_named(tmp_path: Path) -> None:
+    first, second = Line("one", [(1.0, 0.5), (2.0, 0.6)]), Line("two", [(1.0, 0.55)])
+    behind = [Line("old", [(1.0, 0.52), (3.0, 0.7)], faint=True)] * 5
+    heights = []
+    for number, lines in enumerate(([first], [*behind, first], [first, *behind, second])):
+        chart(lines, "x", "y", tmp_path / f"{number}.png")
+        with Image.open(tmp_path / f"{number}.png") as picture:
+            heights.append(picture.height)
+    assert heights[0] == heights[1] < heights[2]

@@ -20,6 +20,7 @@ _CELL = 36  # pixels a filter is drawn in, about
 _ACROSS = 18  # filters in a row
 _MARGIN = 12
 _TITLE = 24
+_LEGEND = 18  # a line of it
 _INK, _PAPER, _FAINT = (20, 20, 20), (255, 255, 255), (215, 215, 215)
 _LINES = (
     (31, 119, 180), (214, 39, 40), (44, 160, 44), (148, 103, 189), (140, 86, 75), (255, 127, 14), (23, 160, 180),
@@ -30,10 +31,11 @@ _MOST_CLASSES = 40  # of a confusion matrix
 
 @dataclass(frozen=True)
 class Line:
-    """A line of a chart: its name and its points (x, y)."""
+    """A line of a chart: its name and its points (x, y); a faint one stands behind the others, without its values."""
 
     name: str
     points: list[tuple[float, float]]
+    faint: bool = False
 
 
 def draw(model: Model, path: Path) -> None:
@@ -127,7 +129,9 @@ def _tiles(pictures: list[Pixels]) -> Image.Image:
 
 
 def _plotted(lines: list[Line], x: str, y: str, width: int = 720, height: int = 380) -> Image.Image:
-    picture = Image.new("RGB", (width, height), _PAPER)
+    clear = [line for line in lines if not line.faint]
+    named = [line for line in clear if line.name]
+    picture = Image.new("RGB", (width, height + _LEGEND * len(named)), _PAPER)
     pen, font = ImageDraw.Draw(picture), ImageFont.load_default(13)
     left, right, top, bottom = 70, width - 20, 36, height - 50
     xs, ys = ([point[axis] for line in lines for point in line.points] for axis in (0, 1))
@@ -147,15 +151,19 @@ def _plotted(lines: list[Line], x: str, y: str, width: int = 720, height: int = 
     pen.line([(left, top), (left, bottom), (right, bottom)], _INK)
     pen.text(((left + right) / 2, height - 8), x, _INK, font, anchor="mb")
     pen.text((8, 4), y, _INK, font)
-    for number, line in enumerate(lines):
-        colour = _LINES[number % len(_LINES)]
+    for number, line in enumerate(sorted(lines, key=lambda line: not line.faint), len(clear) - len(lines)):
+        colour, size = (_FAINT, 2) if line.faint else (_LINES[number % len(_LINES)], 4)
         points = [place(point) for point in line.points]
         if len(points) > 1:
-            pen.line(points, colour, 2)
+            pen.line(points, colour, size // 2)
         for point, (_, value) in zip(points, line.points, strict=True):
-            pen.ellipse([point[0] - 4, point[1] - 4, point[0] + 4, point[1] + 4], colour)
-            pen.text((point[0], point[1] - 8), f"{value:.3f}", _INK, font, anchor="mb")
-        pen.text((right, bottom - 8 - 16 * number), line.name, colour, font, anchor="rb")
+            pen.ellipse([point[0] - size, point[1] - size, point[0] + size, point[1] + size], colour)
+            if not line.faint:
+                pen.text((point[0], point[1] - 8), f"{value:.3f}", _INK, font, anchor="mb")
+    for number, line in enumerate(named):
+        colour, up = _LINES[clear.index(line) % len(_LINES)], height + _LEGEND * number
+        pen.line([(left, up), (left + 24, up)], colour, 2)
+        pen.text((left + 32, up), line.name, colour, font, anchor="lm")
     return picture
 
 
