@@ -166,7 +166,7 @@ class _Quick:
 def _means(grid: tuple[int, ...], lengths: Float32s, signs: int) -> Float32s:
     """i / signs / sites of a cell, of every count i that the cells of a grid, all alike, can have."""
     counts = np.arange(signs * int(np.prod(grid)) + 1, dtype=np.float32) / np.float32(signs)
-    return _half(counts / np.maximum(lengths[0, 0], 1))
+    return _half(counts / lengths.max(initial=1))
 
 
 def _logarithms(offsets: Int64s, signs: int) -> Float32s:

@@ -1,7 +1,7 @@
 """Signs, and means of a few of them, kept as numbers of few bits: what is kept of the maps of a net of signs.
 
-A sign takes a bit and a mean of four signs four, where a byte each would keep a layer from seeing whole maps: 16 x 16
-sites of 384 signs, of 50,000 images in four views, take 2.5 GB so.
+A sign takes a bit, a mean of two signs two, and one of four or eight signs four, where a byte each would keep a layer
+from seeing whole maps: 16 x 16 sites of 384 filters of two signs, of 50,000 images in four views, take 4.9 GB so.
 """
 
 from __future__ import annotations

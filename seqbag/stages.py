@@ -120,7 +120,8 @@ class BitStage:
         windows = [group.windows(maps) for group in self._groups]
         offsets, grid = windows[0].offsets, windows[0].grid
         out = np.zeros((int(offsets[-1]) + SITES - 1, self._words * WORD // 8), np.uint8)
-        sites = maps.values[None] if grid is None else maps.values.reshape(len(maps), -1, maps.values.shape[1])
+        shape = (1, len(maps.values)) if maps.grid is None else (len(maps), prod(maps.grid))
+        sites = maps.values.reshape(*shape, maps.values.shape[1])
         for group, own in zip(self._groups, windows, strict=True):
             group.fill(sites, own, out)
         return Maps(out[: offsets[-1]].view(np.uint64), offsets, grid)
@@ -247,7 +248,7 @@ class _BitFilters:
         return _Limits(index, number, self._limits(patterns), _NO_OFFSETS, self._patcher.out_shape(pooled))
 
     def _limits(self, patterns: npt.NDArray[np.bool_]) -> Int64s:
-        """sum > threshold is popcount < (kept - padding - threshold) / 2, rounded up. (patterns, filters)."""
+        """sum > threshold is popcount < (kept - padding - threshold) / 2, rounded up. (signs, patterns, filters)."""
         twice = self._spare[:, None] - patterns.astype(np.int64) @ self._padding.T
         limits: Int64s = -(-twice // 2)
         limits[:, :, ~self._filled] = 0

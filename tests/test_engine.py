@@ -233,7 +233,9 @@ def test_logits_follow_the_float_classifier_and_no_other_row():
 
 
 def test_no_rows_give_no_logits():
-    assert packed(token_network()).logits(text_column([])).shape == (0, 3)
+    assert packed(token_network(signs=2)).logits(text_column([])).shape == (0, 3)
+    network = packed(quantise(image_network(pooling=(2, 2), signs=2), Kind("ternary", "sign")))
+    assert network.logits(ImageColumn(np.empty((0, 8, 8, 3), np.uint8))).shape == (0, 2)
 
 
 def test_threads_share_an_engine():
