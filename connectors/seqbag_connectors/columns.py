@@ -139,10 +139,9 @@ class _Chooser:
         if _NESTED.search(type_):
             raise DataError(f"{self._name}: --label {label} is {_short(type_)}; a label is one text or number a row")
         sql = self._sql(label)
-        numbers = label in self._columns and type_.endswith(("INT", "INTEGER"))
-        names = self._class_names(label) if numbers else None
-        if names is None:
-            return f"CAST({sql} AS VARCHAR)", None
+        names = self._class_names(label) if label in self._columns else None
+        if names is None or not type_.endswith(("INT", "INTEGER")):
+            return f"CAST({sql} AS VARCHAR)", names
         listed = ", ".join(literal(name) for name in names)
         named = f"WHEN {sql} BETWEEN 0 AND {len(names) - 1} THEN list_extract([{listed}], {sql} + 1)"
         # -1 is how the hub marks a row without a label; a number beyond the names stays a number.
