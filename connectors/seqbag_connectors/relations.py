@@ -108,7 +108,7 @@ class ParquetRelation(Relation):
 
     def class_names(self, column: str) -> tuple[str, ...] | None:
         """The names the hub's `datasets` library keeps in the schema of the files it writes."""
-        import pyarrow.parquet as pq  # here and below: as hardly ever needed
+        import pyarrow.parquet as pq  # here and below: other files do without
 
         try:
             metadata = pq.read_schema(self.files.paths[0]).metadata or {}
@@ -139,7 +139,7 @@ class ParquetRelation(Relation):
         self.skipped_row_groups = sum(map(len, damaged.values()))
         if self.skipped_row_groups == 0:
             return
-        import pyarrow.dataset as ds  # which takes a while to load, as the one above
+        import pyarrow.dataset as ds  # which takes a while to load and is hardly ever needed
 
         whole = ds.dataset(list(self.files.paths), format="parquet", partitioning="hive")
         sound = []
