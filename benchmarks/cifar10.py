@@ -123,8 +123,9 @@ def write(rows: list[dict[str, object]], out: Path) -> None:
         with out.open(newline="") as file:
             known.extend(csv.DictReader(file))
     known += rows
-    with out.open("w", newline="") as file:  # rows of before may lack settings
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+    settings = list(dict.fromkeys(name for row in reversed(known) for name in row))  # which rows of before may lack
+    with out.open("w", newline="") as file:
+        table = csv.DictWriter(file, settings, lineterminator="\n")
         table.writeheader()
         table.writerows(known)
     lines = []
