@@ -116,29 +116,33 @@ class Engine:
         for layer, stage, readout in zip(self._layers, self._stages, self._readouts, strict=True):
             maps = stage(maps)
             if readout is None:
-                column = self._pool(layer, stage.runs, maps, out, column)
+                column = pool(layer, stage.runs, maps, out, column)
             else:
                 behind, convolve = readout
-                column = self._pool(behind, convolve.runs, convolve(maps), out, column)
+                column = pool(behind, convolve.runs, convolve(maps), out, column)
         return out
 
-    def _pool(self, layer: Layer, runs: Int64s, maps: Maps, out: Float32s, column: int) -> int:
-        """Fill in the features of a layer whose words maps holds, from a column on. Returns the next column."""
-        axes, regions = maps.axes, layer.regions.count(maps.axes)
-        if not regions:
-            return column
-        lengths = layer.regions.lengths(maps.offsets[1:] - maps.offsets[:-1], axes)
-        segments = layer.regions.segments(maps.offsets, maps.grid)
-        pooled_logarithms(
-            maps.values, maps.offsets, segments, regions, layer.regions.kind == "tail", runs, layer.channels,
-            _means(maps.grid, lengths, layer.signs)
-            if maps.grid and takes_means(layer.regions)
-            else _logarithms(maps.offsets, layer.signs),
-            out, column,
-        )  # fmt: skip
-        column += regions * layer.channels
-        out[:, column : column + regions] = _logarithm(lengths)
-        return column + regions
+
+def pool(layer: Layer, runs: Int64s, maps: Maps, out: Float32s, column: int) -> int:
+    """Fill in the features of a layer whose words maps holds, from a column of out on. Returns the next column.
+
+    runs: see `stages.Stage`.
+    """
+    axes, regions = maps.axes, layer.regions.count(maps.axes)
+    if not regions:
+        return column
+    lengths = layer.regions.lengths(maps.offsets[1:] - maps.offsets[:-1], axes)
+    segments = layer.regions.segments(maps.offsets, maps.grid)
+    pooled_logarithms(
+        maps.values, maps.offsets, segments, regions, layer.regions.kind == "tail", runs, layer.channels,
+        _means(maps.grid, lengths, layer.signs)
+        if maps.grid and takes_means(layer.regions)
+        else _logarithms(maps.offsets, layer.signs),
+        out, column,
+    )  # fmt: skip
+    column += regions * layer.channels
+    out[:, column : column + regions] = _logarithm(lengths)
+    return column + regions
 
 
 class _Quick:

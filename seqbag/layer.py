@@ -177,7 +177,7 @@ class Layer:
 
     def next_input(self, maps: Maps) -> Maps:
         """Activations as the next layer takes them: pooled and projected; signs as -1 and +1, or means of them."""
-        if self.pooling and maps.grid is not None:
+        if math.prod(self.pooling) > 1 and maps.grid is not None:
             pooler = Patcher(self.pooling, self.pooling, "valid")
             index, grid = pooler.grid_index(maps.grid), pooler.out_shape(maps.grid)
             values = maps.values.reshape(len(maps), math.prod(maps.grid), self.channels)

@@ -7,7 +7,8 @@ from seeing whole maps: 16 x 16 sites of 384 filters of two signs, of 50,000 ima
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from math import prod
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,7 @@ import numpy.typing as npt
 from seqbag.batch import Float32s, Int32s
 from seqbag.bytescale import Int8s
 from seqbag.kernels.levels import from_levels, sample_levels, to_levels
+from seqbag.layer import Layer
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Levels:
 
     channels: int
     signs: int
+
+    @classmethod
+    def of(cls, layer: Layer) -> Self:
+        """Of what a layer of signs hands on: the means over the sites that become one."""
+        return cls(layer.channels, prod(layer.pooling) * layer.signs)
 
     def __len__(self) -> int:
         return self.channels

@@ -80,7 +80,7 @@ class MapCache:
         return len(self._room) + sum(own.nbytes for own in self._features)
 
     def update(self, part: Forwarded) -> None:
-        """Add examples: their maps and, if there is room for any, features in each view."""
+        """Add examples: their maps, or codes of those, and, if there is room for any, features in each view."""
         edges = np.cumsum([0, *map(len, self._scales)])
         stop = self.rows + len(part.labels)
         every = self._room[: self._size].reshape(-1, prod(self.grid), self.scale.site_bytes)
@@ -88,7 +88,8 @@ class MapCache:
             own = slice(self.rows * self.views + view, stop * self.views, self.views)
             for start, block, scale in zip(edges, self._features, self._scales, strict=False):
                 block[own] = scale.encode(features[:, start : start + len(scale)])
-            every[own] = self.scale.encode(maps.values).reshape(len(part.labels), *every.shape[1:])
+            codes = maps.values if maps.values.dtype == np.int8 else self.scale.encode(maps.values)
+            every[own] = codes.reshape(len(part.labels), *every.shape[1:])
         self._labels[self.rows : stop], self._held[self.rows : stop] = part.labels, part.held
         self.rows = stop
         if stop == len(self._labels) and self._size < len(self._room):
@@ -106,8 +107,12 @@ class MapCache:
         ]
         return np.concatenate(parts, axis=1)
 
+    def view(self, examples: npt.NDArray[np.intp], view: int) -> Int8s:
+        """(n, sites, site_bytes) the codes of some examples in one view."""
+        return self.codes[examples * self.views + view]
+
     def maps(self, examples: npt.NDArray[np.intp], view: int = 0) -> Maps:
         """The maps of some examples in one view, in float32."""
-        values = self.scale.decode(self.codes[examples * self.views + view])
+        values = self.scale.decode(self.view(examples, view))
         offsets = np.arange(len(examples) + 1, dtype=np.int64) * values.shape[1]
         return Maps(values.reshape(-1, self.channels), offsets, self.grid)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from math import gcd, prod
+from math import gcd
 
 import numpy as np
 import numpy.typing as npt
@@ -155,7 +155,7 @@ def _scale(network: Network, sample: Maps) -> MapScale:
     newest = network.layers[-1]
     if newest.activation != "sign":
         return ByteScale.of(sample.values)
-    return Levels(newest.channels, prod(newest.pooling) * newest.signs)
+    return Levels.of(newest)
 
 
 def _pieces(filled: int, rows: int, size: int) -> list[tuple[int, int]]:

@@ -40,6 +40,7 @@ from seqbag.polishing import Polisher
 from seqbag.progress import Progress, Silent
 from seqbag.recency import STRATA, alike, strata
 from seqbag.regions import Regions
+from seqbag.signpass import passing
 from seqbag.spill import Spill, budget
 from seqbag.statistics import ShardStatistics
 from seqbag.tokens import Vocabulary
@@ -232,22 +233,19 @@ class Trainer:
                 most = len(inputs[0]) if last else self.config.threads  # maps are large, features alone are not
                 for start in range(0, len(inputs[0]), max(1, most)):
                     parts = list(zip(*[view[start : start + most] for view in inputs], strict=True))
-                    done = self._forward([maps for part in parts for _, maps in part], 0, last)
+                    done = self._forward([maps for part in parts for _, maps in part], last)
                     for (rows, _), *others in parts:
                         yield Forwarded(labels[rows], held[rows], times[rows], list(islice(done, 1 + len(others))))
             return
-        views = min(views, kept.views)
+        views, cut = min(views, kept.views), self.config.codebook is not None
+        make = passing(self.network, kept, last, cut)
         self.progress.begin(task, kept.rows, "rows")
         for part in np.array_split(np.arange(kept.rows), -(-kept.rows // _CACHED_ROWS)):
             pieces = np.array_split(part, self.config.threads)
-            inputs_kept = [kept.maps(piece, view) for piece in pieces for view in range(views)]
-            done = self._forward(inputs_kept, len(self.network.layers) - 1, last)
+            in_views = [(piece, view) for piece in pieces for view in range(views)]
+            done = self.workers.each(in_views, lambda one: make(*one))
             for piece in pieces:
-                forward = [
-                    (np.concatenate([kept.features(piece, view), features], axis=1), maps)
-                    for view, (features, maps) in enumerate(islice(done, views))
-                ]
-                yield Forwarded(kept.labels[piece], kept.held[piece], None, forward)
+                yield Forwarded(kept.labels[piece], kept.held[piece], None, list(islice(done, views)))
             self.progress.advance(len(part))
         self.progress.end()
 
@@ -261,14 +259,14 @@ class Trainer:
             columns = [seen(column, view, first + chosen, self.config.seed) for view in range(views)]
         return chosen, [self.network.encode(view) for view in columns]
 
-    def _forward(self, inputs: list[Maps], first: int, last: bool) -> Iterator[tuple[Halves, Maps]]:
-        """What the layers from `first` on make of several maps, shared between the threads.
+    def _forward(self, inputs: list[Maps], last: bool) -> Iterator[tuple[Halves, Maps]]:
+        """What the layers make of several maps, shared between the threads.
 
         last: features alone, and no examples of maps, as nothing comes after.
         """
         if last:
-            return self.workers.each(inputs, lambda maps: (self.network.halves(maps, first), maps.part(0, 0)))
-        return self.workers.each(inputs, lambda maps: self.network.forward(maps, first))
+            return self.workers.each(inputs, lambda maps: (self.network.halves(maps), maps.part(0, 0)))
+        return self.workers.each(inputs, self.network.forward)
 
     def _most(self, sites: int) -> int:
         """Sites to take at once: of images more, as each has many."""

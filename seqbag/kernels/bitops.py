@@ -25,14 +25,14 @@ _LANES = 8
 _CHUNK = 32  # sites gathered at once: their words stay in the first-level cache
 _MOST = 255  # what a counter of 8 bits holds
 
-_I8, _I32, _I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
-_QUADS = ir.VectorType(_I64, _LANES)
-_BYTES = ir.VectorType(_I8, WORD)
+I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
+_QUADS = ir.VectorType(I64, _LANES)
+BYTES = ir.VectorType(I8, WORD)
 _SHORTS = ir.VectorType(ir.IntType(16), WORD)
-_BITS = ir.VectorType(ir.IntType(1), WORD)
+BITS = ir.VectorType(ir.IntType(1), WORD)
 
 
-def _address(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+def address(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
     """The address of `array[at]`."""
     return builder.gep(context.make_array(kind)(context, builder, array).data, [at])
 
@@ -43,13 +43,13 @@ def _load(builder: Any, pointer: Any, offset: Any, kind: Any) -> Any:
 
 
 def _number(value: int) -> Any:
-    return ir.Constant(_I64, value)
+    return ir.Constant(I64, value)
 
 
 def _splat(builder: Any, value: Any) -> Any:
-    first = builder.insert_element(ir.Constant(_QUADS, ir.Undefined), value, ir.Constant(_I32, 0))
+    first = builder.insert_element(ir.Constant(_QUADS, ir.Undefined), value, ir.Constant(I32, 0))
     return builder.shuffle_vector(
-        first, ir.Constant(_QUADS, ir.Undefined), ir.Constant(ir.VectorType(_I32, _LANES), None)
+        first, ir.Constant(_QUADS, ir.Undefined), ir.Constant(ir.VectorType(I32, _LANES), None)
     )
 
 
@@ -67,10 +67,10 @@ def _tile(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        block = _address(context, builder, kinds[0], args[0], args[1])
-        signs = _address(context, builder, kinds[2], args[2], args[4])
-        masks = _address(context, builder, kinds[3], args[3], args[4])
-        places = _address(context, builder, kinds[7], args[7], args[8])
+        block = address(context, builder, kinds[0], args[0], args[1])
+        signs = address(context, builder, kinds[2], args[2], args[4])
+        masks = address(context, builder, kinds[3], args[3], args[4])
+        places = address(context, builder, kinds[7], args[7], args[8])
         popcount = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
             builder.module, ir.FunctionType(_QUADS, [_QUADS]), f"llvm.ctpop.v{_LANES}i64"
         )
@@ -88,20 +88,20 @@ def _tile(
                 for (sign, mask), total in zip(filters, sums[r], strict=True):
                     differ = builder.and_(builder.xor(value, sign), mask)
                     builder.store(builder.add(builder.load(total), builder.call(popcount, [differ])), total)
-        starts = _address(context, builder, kinds[11], args[11], _number(0))
+        starts = address(context, builder, kinds[11], args[11], _number(0))
         with cgutils.for_range(builder, args[9]) as loop:
             first = builder.add(args[13], builder.load(builder.gep(starts, [loop.index])))
             ahead = builder.mul(loop.index, args[10])
             for r in range(SITES):
                 own = builder.add(builder.load(builder.gep(places, [_number(r)])), ahead)
-                limit = _address(context, builder, kinds[6], args[6], own)
+                limit = address(context, builder, kinds[6], args[6], own)
                 to = builder.add(first, builder.mul(args[14], _number(r)))
-                target = _address(context, builder, kinds[12], args[12], to)
+                target = address(context, builder, kinds[12], args[12], to)
                 for v in range(vectors):
                     under = builder.icmp_signed(
                         "<", builder.load(sums[r][v]), _load(builder, limit, _number(v * _LANES), _QUADS)
                     )
-                    builder.store(builder.bitcast(under, _I8), builder.gep(target, [_number(v)]))
+                    builder.store(builder.bitcast(under, I8), builder.gep(target, [_number(v)]))
         return context.get_dummy_value()
 
     number = types.int64
@@ -122,28 +122,28 @@ def sums_above(
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kinds = signature.args
-        tables = _address(context, builder, kinds[0], args[0], args[4])
-        window = _address(context, builder, kinds[1], args[1], _number(0))
+        tables = address(context, builder, kinds[0], args[0], args[4])
+        window = address(context, builder, kinds[1], args[1], _number(0))
         total = cgutils.alloca_once(builder, _SHORTS)  # type: ignore[no-untyped-call]
         builder.store(ir.Constant(_SHORTS, None), total)
         with cgutils.for_range(builder, args[2]) as loop:
             row = builder.load(builder.gep(window, [loop.index]))
             row = builder.add(row, builder.mul(loop.index, args[3]))
             builder.store(builder.add(builder.load(total), _load(builder, tables, row, _SHORTS)), total)
-        limit = _load(builder, _address(context, builder, kinds[5], args[5], args[6]), _number(0), _SHORTS)
-        return builder.bitcast(builder.icmp_signed(">", builder.load(total), limit), _I64)
+        limit = _load(builder, address(context, builder, kinds[5], args[5], args[6]), _number(0), _SHORTS)
+        return builder.bitcast(builder.icmp_signed(">", builder.load(total), limit), I64)
 
     number = types.int64
     return types.uint64(tables, window, number, number, number, thresholds, number), codegen
 
 
 @intrinsic
-def _add_bits(typing: Any, counters: Any, at: Any, word: Any) -> tuple[Any, Callable[..., Any]]:
+def add_bits(typing: Any, counters: Any, at: Any, word: Any) -> tuple[Any, Callable[..., Any]]:
     """Add bit f of the word to counters[at + f], 64 of them, uint8."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        pointer = builder.bitcast(_address(context, builder, signature.args[0], args[0], args[1]), _BYTES.as_pointer())
-        bits = builder.zext(builder.bitcast(args[2], _BITS), _BYTES)
+        pointer = builder.bitcast(address(context, builder, signature.args[0], args[0], args[1]), BYTES.as_pointer())
+        bits = builder.zext(builder.bitcast(args[2], BITS), BYTES)
         builder.store(builder.add(builder.load(pointer, align=1), bits), pointer, align=1)
         return context.get_dummy_value()
 
@@ -220,7 +220,7 @@ def pooled_logarithms(
             for site in range(start, min(last, start + _MOST)):
                 at = segments[site] * filters
                 for k in range(words):
-                    _add_bits(small, at + k * WORD, bits[site, k])  # type: ignore[call-arg]
+                    add_bits(small, at + k * WORD, bits[site, k])  # type: ignore[call-arg]
             for f in range(len(small)):
                 counts[f] += small[f]
                 small[f] = 0
