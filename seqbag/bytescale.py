@@ -40,6 +40,11 @@ class ByteScale:
         """Bytes of a site."""
         return len(self)
 
+    @property
+    def readers(self) -> int:
+        """In how many parts, at most, the channels can be sampled, and in any number that divides it."""
+        return len(self)
+
     def encode(self, values: npt.NDArray[Any]) -> Int8s:
         """(n, channels) int8, rounded to the nearest."""
         out = np.empty(values.shape, np.int8)

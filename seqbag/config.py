@@ -50,7 +50,8 @@ class TrainConfig:
     For images: project: channels that a layer's maps are projected to for the next one, 0 for all; signs stay as they
     are. polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
     channel_groups: from the second layer on, each filter reads one in so many of the channels below, if that divides
-    them and the filters evenly; readout: filters of the first two polished layers' readouts (see `Layer`), 0 for none;
+    them and the filters evenly (of signs, one in 4 at most, see `Levels.readers`); readout: filters of the first two
+    polished layers' readouts (see `Layer`), 0 for none;
     views: in which each is seen (see `augment`), 1 as it is; shift: sites its maps are moved by, an eighth at most.
     """
 

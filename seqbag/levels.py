@@ -7,7 +7,7 @@ from seeing whole maps: 16 x 16 sites of 384 filters of two signs, of 50,000 ima
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import prod
+from math import gcd, prod
 from typing import Any, Self
 
 import numpy as np
@@ -49,6 +49,11 @@ class Levels:
         """Bytes of a site."""
         return -(-self.channels * self.bits // 8)
 
+    @property
+    def readers(self) -> int:
+        """As of a `ByteScale`: 1, 2 or 4."""
+        return gcd(self.channels, self.site_bytes, 4)
+
     def encode(self, values: npt.NDArray[Any]) -> Int8s:
         """(n, site_bytes) of (n, channels), rounded to the nearest."""
         out = np.empty((len(values), self.site_bytes), np.uint8)
@@ -66,8 +71,10 @@ class Levels:
         self, codes: Int8s, examples: npt.NDArray[np.intp], sites: Int32s, index: Int32s, read: slice, scale: Float32s,
         offset: Float32s, out: Float32s,
     ) -> None:  # fmt: skip
-        """See `ByteScale.sample`."""
-        factor = scale * np.float32(2 / self.signs)
-        step, raised = read.step or 1, offset - scale
-        unsigned = codes.view(np.uint8)
-        sample_levels(unsigned, examples, sites, index, read.start, step, self.bits, factor, raised, offset, out)
+        """See `ByteScale.sample`; every n-th channel, n being one of `readers`.
+
+        Every n-th channel is in every n-th byte, that is, in one byte of each word of n.
+        """
+        factor, first, step = scale * np.float32(2 / self.signs), read.start, read.step or 1
+        words = codes.view(f"u{step}")
+        sample_levels(words, examples, sites, index, 8 * first, self.bits, factor, offset - scale, offset, out)

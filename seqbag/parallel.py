@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from types import TracebackType
@@ -59,7 +60,8 @@ class Workers:
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
-        self._tasks: SimpleQueue[_Task[Any] | None] = SimpleQueue()
+        self._tasks: deque[_Task[Any] | None] = deque()
+        self._count: SimpleQueue[None] = SimpleQueue()  # one for each task, to wait for
         self._others = [Thread(target=self._serve, daemon=True) for _ in range(threads - 1)]
         for other in self._others:
             other.start()
@@ -68,14 +70,18 @@ class Workers:
         """What work makes of each item, in their order; each thread takes the next item when it is free."""
         return self.start(items, work)()
 
-    def start(self, items: Sequence[Item], work: Callable[[Item], Result]) -> Callable[[], list[Result]]:
+    def start(
+        self, items: Sequence[Item], work: Callable[[Item], Result], first: bool = False
+    ) -> Callable[[], list[Result]]:
         """Let threads that are free, and have nothing started before, begin with the items.
 
+        first: before they do what else was started; the work that others wait for soonest goes first.
         The function returned gives the results in order; it does itself what no thread has begun with.
         """
         if not self._others:
             return lambda: [work(item) for item in items]
-        tasks = [self._hand_over(work, item) for item in items]
+        tasks = [_Task(partial(work, item)) for item in items]
+        self._put(tasks, first)
 
         def finish() -> list[Result]:
             for task in tasks:
@@ -113,23 +119,32 @@ class Workers:
             yield first, self._result(task)
 
     def _hand_over(self, work: Callable[[Item], Result], item: Item) -> _Task[Result]:
-        task = _Task(lambda: work(item))
-        self._tasks.put(task)
+        task = _Task(partial(work, item))
+        self._put([task], False)
         return task
+
+    def _put(self, tasks: Sequence[_Task[Any] | None], first: bool) -> None:
+        if first:
+            self._tasks.extendleft(reversed(tasks))
+        else:
+            self._tasks.extend(tasks)
+        for _ in tasks:
+            self._count.put(None)
 
     def _result(self, task: _Task[Result]) -> Result:
         """What came of a task. Until that is known, others are done that no thread has begun with."""
         while not task.done:
             try:
-                other = self._tasks.get_nowait()
+                self._count.get_nowait()
             except Empty:
                 break
+            other = self._tasks.popleft()
             assert other is not None  # threads are told to end once nobody waits
             other.run()
         return task.result()
 
     def _serve(self) -> None:
-        while (task := self._tasks.get()) is not None:
+        while self._count.get() is None and (task := self._tasks.popleft()) is not None:
             task.run()
 
     def __enter__(self) -> Self:
@@ -140,10 +155,10 @@ class Workers:
     ) -> None:
         try:
             while True:
-                self._tasks.get_nowait()  # what nobody waits for any more
+                self._count.get_nowait()  # what nobody waits for any more
+                self._tasks.popleft()
         except Empty:
             pass
-        for _ in self._others:
-            self._tasks.put(None)
+        self._put([None] * len(self._others), False)
         for other in self._others:
             other.join()

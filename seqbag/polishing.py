@@ -85,7 +85,7 @@ class Polisher:
         quantise, own = config.activation == "sign", config.filters_of(self.network.depth)
         # Filters of the counts read all channels, and so do those over a whitened image, whose channels are few.
         alone = start is not None or self.network.depth == 0
-        groups = 1 if alone else gcd(config.channel_groups, len(self._scale), own)
+        groups = 1 if alone else gcd(config.channel_groups, self._scale.readers, own)
         patchers, own = tuple(patcher for patcher in patchers for _ in range(groups)), own // groups
         sampler = Sampler(patchers, regions, self.grid, config.samples, shift)
         axes = self.network.layers[-1].projection is not None

@@ -105,7 +105,7 @@ class ShardStatistics:
         maps, spans, windows = self.prepare(rows) if prepared is None else prepared
         workers = workers or Workers(1)
         known = workers.start(
-            [maps.values.astype(np.int32, copy=False)], lambda ids: self.vocabulary.update(ids, spans)
+            [maps.values.astype(np.int32, copy=False)], lambda ids: self.vocabulary.update(ids, spans), True
         )
         labels = self.index.update(rows.labels, first)
         held = hold_out(first, len(rows), self.config.valid_fraction, self.config.seed)

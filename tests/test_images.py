@@ -76,7 +76,7 @@ def accuracy(network: object, source: Source) -> float:
     "change",
     [
         {}, {"readout": 0}, {"activation": "sign"}, {"activation": "sign", "signs": 2},
-        {"activation": "sign", "signs": 2, "channel_groups": 2, "readout": 0},
+        {"activation": "sign", "signs": 2, "channel_groups": 2, "readout": 0, "filters": (16,)},
         {"activation": "sign", "signs": 2, "codebook": 64},
         {"polish": 0, "codebook": 64}, {"codebook": 64, "channel_groups": 2},
     ],

@@ -122,6 +122,26 @@ def test_what_is_started_first_is_begun_first():
     assert sorted(order) == ["a", "b", "c"]
 
 
+def test_what_others_wait_for_goes_before_what_was_started_earlier():
+    order, begun, go, done = [], threading.Event(), threading.Event(), threading.Event()
+
+    def hold(_):
+        begun.set()
+        assert go.wait(10)
+
+    with Workers(2) as workers:
+        held = workers.start([0], hold)
+        assert begun.wait(10)  # the other thread is busy with it
+        later = workers.start(["c", "d"], order.append)
+        soon = workers.start(["a", "b"], order.append, first=True)
+        last = workers.start([0], lambda _: done.set())
+        go.set()
+        assert done.wait(10)
+        for finish in (held, later, soon, last):
+            finish()
+    assert order == ["a", "b", "c", "d"]
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_what_fails_after_it_was_started_is_raised_where_it_is_asked_for(threads):
     with Workers(threads) as workers:

@@ -7,8 +7,7 @@ from seqbag.filters import Gradients, Standardiser, VectorFilters
 from seqbag.head import Schedule
 from seqbag.kernels.maps import spread_samples, sum_samples
 from seqbag.layer import Layer, Maps, layer_of_readout
-from seqbag.levels import Levels
-from seqbag.mapcache import MapCache, MapScale
+from seqbag.mapcache import MapCache
 from seqbag.parallel import Workers
 from seqbag.passes import Forwarded
 from seqbag.patches import Patcher
@@ -210,15 +209,11 @@ def test_batches_fill_blocks() -> None:
     assert _pieces(9, 1, 10) == [(0, 1)]
 
 
-@pytest.mark.parametrize(("signs", "channels"), [(None, 3), (1, 16), (1, 11), (3, 9), (4, 12), (4, 5), (200, 3)])
-@pytest.mark.parametrize("every", [1, 2, 4])
-def test_windows_of_kept_maps_are_those_of_floats(signs: int | None, channels: int, every: int) -> None:
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_windows_of_kept_bytes_are_those_of_floats(every: int) -> None:
     rng, index = np.random.default_rng(0), PATCHERS[0].grid_index(GRID)
-    values = rng.standard_normal((3 * 24, channels)).astype(np.float32)
-    scale: MapScale = ByteScale.of(values)
-    if signs is not None:
-        values = (2 * rng.integers(0, signs + 1, values.shape) / signs - 1).astype(np.float32)
-        scale = Levels(channels, signs)
+    values = rng.standard_normal((3 * 24, channels := 5)).astype(np.float32)
+    scale = ByteScale.of(values)
     codes = scale.encode(values).reshape(3, 24, scale.site_bytes)
     floats = np.append(scale.decode(codes), np.zeros((3, 1, channels), np.float32), axis=1)
     examples, sites = np.array([0, 2]), rng.integers(0, 24, (2, 7)).astype(np.int32)

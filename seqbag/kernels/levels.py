@@ -37,32 +37,32 @@ def from_levels(codes: Any, signs: int, bits: int, out: Any) -> None:
 
 @njit(cache=True, nogil=True, fastmath={"contract"})
 def sample_levels(
-    codes: Any, examples: Any, sites: Any, index: Any, first: int, step: int, bits: int, factor: Any, raised: Any,
-    padding: Any, out: Any,
+    codes: Any, examples: Any, sites: Any, index: Any, shift: int, bits: int, factor: Any, raised: Any, padding: Any,
+    out: Any,
 ) -> None:  # fmt: skip
     """Fill out (b * m, window * channels) with windows of sampled sites: code * factor + raised; `padding` outside.
 
-    codes: (n, sites, site_bytes) uint8; the rest as for `sample_windows`.
+    codes: (n, sites, words) unsigned, up to 32 bits, of which those from `shift` on are the first of the channels read;
+    the rest as for `sample_windows`.
     """
     channels = len(factor) // index.shape[1]
     samples, places, mask = sites.shape[1], codes.shape[2], np.int32((1 << bits) - 1)
+    # Flat, and indexed by numbers without a sign: arrays of their own for each few values take most of the time.
+    flat, filled = codes.reshape(-1), out.reshape(-1)
     for row in range(len(out)):
-        source = codes[examples[row // samples]]
-        window = index[sites[row // samples, row % samples]]
+        example, window = examples[row // samples], index[sites[row // samples, row % samples]]
         for j in range(len(window)):
             at = j * channels
+            to = row * out.shape[1] + at
             if window[j] < 0:
                 for c in range(channels):
-                    out[row, at + c] = padding[at + c]
+                    filled[np.uintp(to + c)] = padding[np.uintp(at + c)]
                 continue
-            done = 0
+            source = (example * codes.shape[1] + window[j]) * places
             for plane in range(8 // bits):
-                shift = np.int32(plane * bits)
-                apart = source[window[j]][(first - plane * places) % step :: step]
-                taken = min(len(apart), channels - done)  # the last plane may be short of channels
-                begin = at + done
-                own = out[row, begin : begin + taken]
-                times, plus = factor[begin : begin + taken], raised[begin : begin + taken]
-                for c in range(taken):
-                    own[c] = np.float32((np.int32(apart[c]) >> shift) & mask) * times[c] + plus[c]
-                done += taken
+                low, first = np.int32(shift + plane * bits), plane * places
+                for c in range(min(places, channels - first)):  # the last plane may be short of channels
+                    code = np.float32((np.int32(flat[np.uintp(source + c)]) >> low) & mask)
+                    filled[np.uintp(to + first + c)] = (
+                        code * factor[np.uintp(at + first + c)] + raised[np.uintp(at + first + c)]
+                    )
