@@ -6,6 +6,7 @@ They serve twice: for the polish, and, once the layer is frozen, to make the nex
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 import numpy as np
@@ -107,12 +108,13 @@ class MapCache:
         ]
         return np.concatenate(parts, axis=1)
 
-    def view(self, examples: npt.NDArray[np.intp], view: int) -> Int8s:
-        """(n, sites, site_bytes) the codes of some examples in one view."""
-        return self.codes[examples * self.views + view]
+    def coded(self, examples: npt.NDArray[np.intp], view: int = 0) -> Maps:
+        """The maps of some examples in one view, as codes (n * sites, site_bytes) int8."""
+        codes = self.codes[examples * self.views + view]
+        offsets = np.arange(len(examples) + 1, dtype=np.int64) * codes.shape[1]
+        return Maps(codes.reshape(-1, codes.shape[2]), offsets, self.grid)
 
     def maps(self, examples: npt.NDArray[np.intp], view: int = 0) -> Maps:
         """The maps of some examples in one view, in float32."""
-        values = self.scale.decode(self.view(examples, view))
-        offsets = np.arange(len(examples) + 1, dtype=np.int64) * values.shape[1]
-        return Maps(values.reshape(-1, self.channels), offsets, self.grid)
+        coded = self.coded(examples, view)
+        return replace(coded, values=self.scale.decode(coded.values.view(np.int8)))

@@ -40,7 +40,7 @@ from seqbag.polishing import Polisher
 from seqbag.progress import Progress, Silent
 from seqbag.recency import STRATA, alike, strata
 from seqbag.regions import Regions
-from seqbag.signpass import passing
+from seqbag.signpass import forwarding, passing
 from seqbag.spill import Spill, budget
 from seqbag.statistics import ShardStatistics
 from seqbag.tokens import Vocabulary
@@ -221,10 +221,10 @@ class Trainer:
         From the cache of the newest layer's input if there is one, else from the source.
         """
         kept, self.kept = self.kept, None
-        last = number == self.config.layers
+        last, cut = number == self.config.layers, self.config.codebook is not None
         if kept is None:
             resumable = number > 0 and self.polisher is None
-            encode = partial(self._encode, views=views, fraction=fraction)
+            encode, forward = partial(self._encode, views=views, fraction=fraction), forwarding(self.network, last, cut)
             for first, batch, (chosen, encoded) in self._pass(number, task, counts, encode, resumable):
                 labels = self._labels(batch, first)
                 held, labels = self._held(first, labels)[chosen], labels[chosen]
@@ -233,12 +233,11 @@ class Trainer:
                 most = len(inputs[0]) if last else self.config.threads  # maps are large, features alone are not
                 for start in range(0, len(inputs[0]), max(1, most)):
                     parts = list(zip(*[view[start : start + most] for view in inputs], strict=True))
-                    done = self._forward([maps for part in parts for _, maps in part], last)
+                    done = self.workers.each([maps for part in parts for _, maps in part], forward)
                     for (rows, _), *others in parts:
                         yield Forwarded(labels[rows], held[rows], times[rows], list(islice(done, 1 + len(others))))
             return
-        views, cut = min(views, kept.views), self.config.codebook is not None
-        make = passing(self.network, kept, last, cut)
+        views, make = min(views, kept.views), passing(self.network, kept, last, cut)
         self.progress.begin(task, kept.rows, "rows")
         for part in np.array_split(np.arange(kept.rows), -(-kept.rows // _CACHED_ROWS)):
             pieces = np.array_split(part, self.config.threads)
@@ -258,15 +257,6 @@ class Trainer:
         if isinstance(column, ImageColumn):
             columns = [seen(column, view, first + chosen, self.config.seed) for view in range(views)]
         return chosen, [self.network.encode(view) for view in columns]
-
-    def _forward(self, inputs: list[Maps], last: bool) -> Iterator[tuple[Halves, Maps]]:
-        """What the layers make of several maps, shared between the threads.
-
-        last: features alone, and no examples of maps, as nothing comes after.
-        """
-        if last:
-            return self.workers.each(inputs, lambda maps: (self.network.halves(maps), maps.part(0, 0)))
-        return self.workers.each(inputs, self.network.forward)
 
     def _most(self, sites: int) -> int:
         """Sites to take at once: of images more, as each has many."""

@@ -13,7 +13,7 @@ from seqbag.levels import Levels
 from seqbag.mapcache import MapCache
 from seqbag.network import Network
 from seqbag.passes import Forwarded
-from seqbag.signpass import passing
+from seqbag.signpass import forwarding, passing
 from seqbag.stages import arranged
 from tests.nets import layer_of
 
@@ -68,6 +68,36 @@ def test_bits_give_what_floats_give(seed, below, signs, groups, pooling, rows):
         features, nothing = alone(chosen, view)
         np.testing.assert_array_equal(features, wanted)
         assert len(nothing) == 0
+
+
+def pixels_of(rng, rows):
+    """Random images of 8 x 12 pixels."""
+    offsets = np.arange(rows + 1, dtype=np.int64) * 96
+    return Maps(rng.integers(0, 256, (rows * 96, 3)).astype(np.uint8), offsets, (8, 12))
+
+
+@pytest.mark.parametrize("signs", [1, 2])
+@pytest.mark.parametrize("rows", [0, 1, 40])
+def test_images_go_through_layers_of_bits_as_through_floats(signs, rows):
+    rng = np.random.default_rng(signs)
+    first = replace(layer_of(rng, [(3, 3)], 10, "none", 3), pooling=(2, 2))
+    first = replace(first, biases=(rng.integers(-300, 300, 10).astype(np.float32),))
+    second = replace(scaled(rng, layer_of(rng, [(3, 3)], 8, "grid:2", 10, signs=signs)), pooling=(1, 1))
+    third = replace(scaled(rng, layer_of(rng, [(3, 3)], 3, "grid:2", 8, groups=2, signs=signs)), pooling=(2, 2))
+    network = Network(TrainConfig(), ("a", "b"), None, [first, second, third], None, (8, 12, 3))
+    maps = pixels_of(rng, rows)
+    wanted, made = network.forward(maps)
+    features, codes = forwarding(network, False, False)(maps)
+    assert codes.values.dtype == np.int8
+    np.testing.assert_array_equal(features, wanted)
+    np.testing.assert_array_equal(Levels.of(third).decode(codes.values), made.values)
+    assert codes.grid == made.grid
+    for how in ((True, False), (True, True)):
+        features, nothing = forwarding(network, *how)(maps)
+        np.testing.assert_array_equal(features, wanted)
+        assert len(nothing) == 0
+    floats = forwarding(network, False, True)(maps)[1]
+    np.testing.assert_array_equal(floats.values, made.values)
 
 
 def test_filters_of_nothing_but_zeros_follow_their_bias():
