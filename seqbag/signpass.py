@@ -1,6 +1,6 @@
 """What a frozen layer makes of kept maps, for the layers above it: of signs on bits, as it will once it is packed.
 
-A window of signs takes a sixth of the time on bits, and its sums are whole numbers: thresholds are compared exactly.
+A layer takes a half to a sixth of the time on bits, and its sums are whole numbers: thresholds are compared exactly.
 """
 
 from __future__ import annotations
