@@ -1,4 +1,4 @@
-"""What a frozen layer makes of kept maps, for the layers above it: of signs on bits, as it will once it is packed.
+"""What frozen layers make of images, or of kept maps, for those above: of signs on bits, as they will once packed.
 
 A layer takes a half to a sixth of the time on bits, and its sums are whole numbers: thresholds are compared exactly.
 """

@@ -173,8 +173,7 @@ class Trainer:
         """A later pass: rows go through the frozen layers, their windows to the nearest of k centroids."""
         features, sampled = self._sampled()
         patchers = self._patchers(axes := sampled.axes)
-        counting = not self.config.polish or self.config.codebook is not None  # a polish can start from counts
-        books = [self._centroids(sampled, patcher) for patcher in patchers] if counting else []
+        books = [self._centroids(sampled, patcher) for patcher in patchers] if self._counting else []
         grid = self.network.output_grid() if self.network.shape else ()
         regions = Regions.parse(self.config.regions or "grid:2").on(grid) if grid else self.network.layers[-1].regions
         shape = len(books), regions.count(axes), sum(self.network.widths())
@@ -221,7 +220,7 @@ class Trainer:
         From the cache of the newest layer's input if there is one, else from the source.
         """
         kept, self.kept = self.kept, None
-        last, cut = number == self.config.layers, self.config.codebook is not None
+        last, cut = number == self.config.layers, self._counting
         if kept is None:
             resumable = number > 0 and self.polisher is None
             encode, forward = partial(self._encode, views=views, fraction=fraction), forwarding(self.network, last, cut)
@@ -257,6 +256,11 @@ class Trainer:
         if isinstance(column, ImageColumn):
             columns = [seen(column, view, first + chosen, self.config.seed) for view in range(views)]
         return chosen, [self.network.encode(view) for view in columns]
+
+    @property
+    def _counting(self) -> bool:
+        """Whether the windows of vectors are counted: a polish can start from counts."""
+        return not self.config.polish or self.config.codebook is not None
 
     def _most(self, sites: int) -> int:
         """Sites to take at once: of images more, as each has many."""

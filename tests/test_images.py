@@ -78,7 +78,7 @@ def accuracy(network: object, source: Source) -> float:
         {}, {"readout": 0}, {"activation": "sign"}, {"activation": "sign", "signs": 2},
         {"activation": "sign", "signs": 2, "channel_groups": 2, "readout": 0, "filters": (16,)},
         {"activation": "sign", "signs": 2, "codebook": 64},
-        {"polish": 0, "codebook": 64}, {"codebook": 64, "channel_groups": 2},
+        {"polish": 0, "codebook": 64}, {"polish": 0, "activation": "sign"}, {"codebook": 64, "channel_groups": 2},
     ],
 )  # fmt: skip
 def test_images_are_learned_and_survive_their_file(tmp_path: Path, change: dict[str, object]) -> None:

@@ -29,7 +29,7 @@ I8, I32, I64 = ir.IntType(8), ir.IntType(32), ir.IntType(64)
 _QUADS = ir.VectorType(I64, _LANES)
 BYTES = ir.VectorType(I8, WORD)
 _SHORTS = ir.VectorType(ir.IntType(16), WORD)
-BITS = ir.VectorType(ir.IntType(1), WORD)
+_BITS = ir.VectorType(ir.IntType(1), WORD)
 
 
 def address(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
@@ -143,7 +143,7 @@ def add_bits(typing: Any, counters: Any, at: Any, word: Any) -> tuple[Any, Calla
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         pointer = builder.bitcast(address(context, builder, signature.args[0], args[0], args[1]), BYTES.as_pointer())
-        bits = builder.zext(builder.bitcast(args[2], BITS), BYTES)
+        bits = builder.zext(builder.bitcast(args[2], _BITS), BYTES)
         builder.store(builder.add(builder.load(pointer, align=1), bits), pointer, align=1)
         return context.get_dummy_value()
 
