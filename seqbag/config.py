@@ -27,9 +27,10 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "memory": 75 * 10**8,
 }
 # Signs are not projected: a filter that reads one channel in four costs what one over 96 axes does.
-# They learn slower behind readouts.
+# They learn slower behind readouts. Wider layers say more to those above: votes of three are 0.845, not 0.831.
 _SIGN_DEFAULTS: dict[str, Any] = {
-    **_IMAGE_DEFAULTS, "layers": 3, "polish": 36, "channel_groups": 4, "signs": 2, "readout": 0,
+    **_IMAGE_DEFAULTS, "layers": 3, "filters": (384, 512, 640), "polish": 28, "channel_groups": 4, "signs": 2,
+    "readout": 0,
 }  # fmt: skip
 SIGNS = (1, 2, 4)  # of a filter: their means are floats without rounding
 _HELD_IMAGES = 2000  # an accuracy of 0.87 is measured to 0.0075 by them
