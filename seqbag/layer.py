@@ -21,7 +21,8 @@ from seqbag.regions import Regions
 
 @dataclass(frozen=True)
 class Maps:
-    """n examples on their sites. values: (sites,) int32 embedding rows, or (sites, channels) float32 or uint8.
+    """n examples on their sites. values: (sites,) int32 embedding rows, or (sites, channels) float32 or uint8; or, of
+    kept maps of signs, (sites, site_bytes) int8, codes of `Levels`.
 
     offsets: (n + 1,) int64, example i has the sites offsets[i] .. offsets[i + 1], from 0; grid: the fixed n-d shape of
     each example's sites in row-major order, None for sequences.

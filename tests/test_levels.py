@@ -32,7 +32,9 @@ def test_codes_stand_plane_by_plane() -> None:
 
 
 @settings(deadline=None)
-@given(st.integers(1, 90), st.sampled_from([1, 2, 4, 8]), st.sampled_from([1, 2, 4]), st.integers(0, 2**32 - 1))
+@given(
+    st.integers(1, 90), st.sampled_from([1, 2, 3, 4, 8, 16, 200]), st.sampled_from([1, 2, 4]), st.integers(0, 2**32 - 1)
+)  # fmt: skip
 def test_sampled_windows_are_those_of_the_decoded_maps(channels: int, signs: int, groups: int, seed: int) -> None:
     rng, levels = np.random.default_rng(seed), Levels(channels, signs)
     groups = gcd(groups, levels.readers)
