@@ -1,10 +1,12 @@
 """The maps that a layer is polished on, kept as bytes, or as bits of signs, in each view (see `augment`).
 
-They serve twice: for the polish, and, once the layer is frozen, to make the next layer's maps from.
+They serve twice: for the polish, and, once the layer is frozen, to make the next layer's maps from. As those are made,
+these are given back to the system, so that no more is kept than the larger of the two takes.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
@@ -35,18 +37,17 @@ class MapCache:
     ) -> None:  # fmt: skip
         """scale: of the maps' channels; features: of those of each layer below, that are kept too.
 
-        below: a full cache of the layer below that this one is to be filled from, row by row, in as many views. Its
-        features are shared, and its maps written over if these are no larger.
+        below: a full cache of the layer below that this one is to be filled from, row by row. Its features are shared,
+        if it has as many views.
         """
         self.views, self.grid, self.scale = views, grid, scale
         self.rows = 0
         self._scales = list(features)
-        self._features: list[Int8s] = [] if below is None else list(below._features)
+        self._features: list[Int8s] = list(below._features) if below is not None and below.views == views else []
         self._features += [np.empty((rows * views, len(own)), np.int8) for own in features[len(self._features) :]]
-        self._size = rows * views * prod(grid) * scale.site_bytes
-        self._room: Int8s = (
-            below._room if below is not None and not below.beside(self._size) else np.empty(self._size, np.int8)
-        )
+        size = rows * views * prod(grid) * scale.site_bytes
+        self._map, self._forgotten = _mapped(size), 0
+        self._room: Int8s = np.frombuffer(self._map, np.int8, size).reshape(-1, prod(grid), scale.site_bytes)
         self._labels = np.empty(rows, np.int32)
         self._held = np.zeros(rows, np.bool_)
 
@@ -55,17 +56,13 @@ class MapCache:
         """Memory that a cache takes once it is full."""
         return rows * views * (prod(grid) * scale.site_bytes + sum(widths))
 
-    def beside(self, size: int) -> int:
-        """Memory that this one's maps take beside the cache of the layer above, whose maps take `size` bytes."""
-        return 0 if size <= len(self._room) else len(self._room)
-
     @property
     def channels(self) -> int:
         return len(self.scale)
 
     @property
     def codes(self) -> Int8s:
-        return self._room[: self._size].reshape(-1, prod(self.grid), self.scale.site_bytes)[: self.rows * self.views]
+        return self._room[: self.rows * self.views]
 
     @property
     def labels(self) -> Int32s:
@@ -78,26 +75,27 @@ class MapCache:
     @property
     def nbytes(self) -> int:
         """Memory that it takes once it is full."""
-        return len(self._room) + sum(own.nbytes for own in self._features)
+        return self._room.nbytes + sum(own.nbytes for own in self._features)
 
     def update(self, part: Forwarded) -> None:
         """Add examples: their maps, or codes of those, and, if there is room for any, features in each view."""
         edges = np.cumsum([0, *map(len, self._scales)])
         stop = self.rows + len(part.labels)
-        every = self._room[: self._size].reshape(-1, prod(self.grid), self.scale.site_bytes)
         for view, (features, maps) in enumerate(part.views):
             own = slice(self.rows * self.views + view, stop * self.views, self.views)
             for start, block, scale in zip(edges, self._features, self._scales, strict=False):
                 block[own] = scale.encode(features[:, start : start + len(scale)])
             codes = maps.values if maps.values.dtype == np.int8 else self.scale.encode(maps.values)
-            every[own] = codes.reshape(len(part.labels), *every.shape[1:])
+            self._room[own] = codes.reshape(len(part.labels), *self._room.shape[1:])
         self._labels[self.rows : stop], self._held[self.rows : stop] = part.labels, part.held
         self.rows = stop
-        if stop == len(self._labels) and self._size < len(self._room):
-            # What is left of a larger cache below, of which nothing is read any more, goes back to the system. (Other
-            # names of the room may be about, those of maps that were read; none is used after this.)
-            del every
-            self._room.resize(self._size, refcheck=False)
+
+    def forget(self, examples: int) -> None:
+        """Give back the memory of the maps of the first examples, which nobody reads any more; features are kept."""
+        stop = examples * self.views * prod(self._room.shape[1:]) // mmap.PAGESIZE * mmap.PAGESIZE
+        if stop > self._forgotten:
+            self._map.madvise(mmap.MADV_DONTNEED, self._forgotten, stop - self._forgotten)
+            self._forgotten = stop
 
     def features(self, examples: npt.NDArray[np.intp], view: int = 0) -> Halves:
         """(n, widths) float16 features of some examples in one view."""
@@ -118,3 +116,11 @@ class MapCache:
         """The maps of some examples in one view, in float32."""
         coded = self.coded(examples, view)
         return replace(coded, values=self.scale.decode(coded.values.view(np.int8)))
+
+
+def _mapped(size: int) -> mmap.mmap:
+    """Memory of its own, which can be given back in parts, in pages as large as numpy asks for."""
+    room = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        room.madvise(mmap.MADV_HUGEPAGE)
+    return room

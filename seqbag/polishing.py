@@ -27,10 +27,11 @@ from seqbag.patches import Patcher
 from seqbag.polish import Blocks, Polish, Sampler
 from seqbag.progress import Progress, Silent
 from seqbag.regions import Regions
+from seqbag.spill import PROCESS
 
 BATCH = 128
 RATE = 2e-3  # 0.8484 of the images held out by a second layer, where 0.005 gives 0.8426 and turns signs at random
-_CACHE_SHARE = 0.9  # of the memory, for maps that are kept
+_CACHE_SHARE = 0.9  # of the memory that the process leaves, for maps that are kept
 _BLOCK_SHARE = 0.3  # of the memory, for a block of maps that are made again each epoch
 _READ_OUT = 2  # layers, with a third one's learned by heart: 0.848 of sampled images held out instead of 0.876
 _SITES_A_SHIFT = 8  # along an axis: of four, a third layer moved by one learns 0.846 of the images held out, not 0.8555
@@ -60,15 +61,9 @@ class Polisher:
         edges = np.cumsum([0, *network.widths()])
         scales = [ByteScale.of(own) for own in np.split(features, edges[:-1], axis=1)]
         widths = [len(own) for own in scales]
+        room = int(_CACHE_SHARE * (config.memory - PROCESS))
         views = config.views if below is None else below.views
-        need = MapCache.bytes_needed(rows, 1, self.grid, self._scale, widths)
-        room, beside = int(_CACHE_SHARE * config.memory), 0
-        if below is not None:
-            beside = below.beside(MapCache.bytes_needed(rows, views, self.grid, self._scale))
-        self.crowded = room < views * need + beside  # so that the cache of the layer below has to go
-        if self.crowded:
-            below, views = None, config.views
-        views = min(views, room // need)
+        views = min(views, room // MapCache.bytes_needed(rows, 1, self.grid, self._scale, widths))
         self.keep = MapCache(rows, views, self.grid, self._scale, scales, below) if views else None
 
     def run(

@@ -15,14 +15,14 @@ import pyarrow as pa
 from seqbag.bags import Bags
 from seqbag.errors import DataError, ModelError
 
-_PROCESS = 450 * 10**6  # bytes that the process takes without the bags
+PROCESS = 450 * 10**6  # bytes that the process takes without the bags
 _BAGS_SHARE = 0.125  # of the rest: the bags are copied as they grow
 _LEAST_BAGS = 30 * 10**6
 
 
 def budget(memory: int) -> int:
     """Bytes that the bags of a pass may take of the process's."""
-    return max(_LEAST_BAGS, int(_BAGS_SHARE * (memory - _PROCESS)))
+    return max(_LEAST_BAGS, int(_BAGS_SHARE * (memory - PROCESS)))
 
 
 @dataclass(frozen=True)

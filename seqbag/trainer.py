@@ -195,8 +195,6 @@ class Trainer:
         """Make ready to polish a layer whose input looks like `sampled`: the cache for it, if the memory has room."""
         rows = self.rows, features, sampled, self._labels
         self.polisher = Polisher(self.source, self.config, self.network, *rows, self.kept)
-        if self.polisher.crowded and self.polisher.keep is not None:
-            self.kept = None
         return self.polisher.keep
 
     def _refill(self, passes: int) -> None:
@@ -244,6 +242,7 @@ class Trainer:
             done = self.workers.each(in_views, lambda one: make(*one))
             for piece in pieces:
                 yield Forwarded(kept.labels[piece], kept.held[piece], None, list(islice(done, views)))
+            kept.forget(part[-1] + 1)
             self.progress.advance(len(part))
         self.progress.end()
 

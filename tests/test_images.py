@@ -24,6 +24,7 @@ from seqbag.prediction import evaluate, predict
 from seqbag.projection import Moments
 from seqbag.quantise import Kind, quantise
 from seqbag.regions import Regions
+from seqbag.spill import PROCESS
 from seqbag.store import Model, load, save, to_bytes
 from seqbag.trainer import train
 from seqbag.whitening import whitening
@@ -119,7 +120,7 @@ def test_views_that_do_not_fit_the_memory_are_left_out(tmp_path: Path, monkeypat
     source, config = hub(tmp_path / "images.parquet", 300), replace(SMALL, layers=1, polish=2, views=2)
     two = train(source, config).network
     one_view = 300 * 8 * 8 * 54
-    monkeypatch.setattr("seqbag.polishing._CACHE_SHARE", 2.5 * one_view / config.memory)
+    monkeypatch.setattr("seqbag.polishing._CACHE_SHARE", 2.5 * one_view / (config.memory - PROCESS))
     four = train(source, replace(config, views=4)).network
     np.testing.assert_array_equal(four.layers[1].weights[0], two.layers[1].weights[0])
     assert four.classifier is not None

@@ -1,3 +1,5 @@
+import mmap
+
 import numpy as np
 import pytest
 
@@ -171,35 +173,46 @@ def test_a_cache_keeps_views_apart_and_bytes_of_floats() -> None:
     assert cache.codes.nbytes == MapCache.bytes_needed(2, 2, (3,), cache.scale) == cache.nbytes
 
 
-@pytest.mark.parametrize("sites", [36, 24, 12])
-def test_a_cache_is_filled_from_the_one_below_in_its_place(sites: int) -> None:
+@pytest.mark.parametrize("views", [2, 1])
+def test_a_cache_is_filled_from_the_one_below(views: int) -> None:
     below, rng = filled(10), np.random.default_rng(3)
-    before, size = below.codes.copy(), below.codes.size
-    whole, grid = ByteScale(np.full(5, 2.0**-6, np.float32)), (2, sites // 2)
+    whole, grid = ByteScale(np.full(5, 2.0**-6, np.float32)), (2, 6)
     first, second = rng.integers(0, 128, (2, 10, 2, 5)).astype(np.float16) * np.float16(2.0**-6)
     beneath = MapCache(10, 2, GRID, below.scale, (whole,), below)
     for part in np.array_split(np.arange(10), 4):
-        views = [(first[part, view], below.maps(part, view)) for view in range(2)]
-        beneath.update(Forwarded(below.labels[part], below.held[part], None, views))
+        made = [(first[part, view], below.maps(part, view)) for view in range(2)]
+        beneath.update(Forwarded(below.labels[part], below.held[part], None, made))
     twice = ByteScale(2 * below.scale.step)
-    above = MapCache(10, 2, grid, twice, (whole, whole), beneath)
-    assert beneath.beside(above.nbytes - 200) == (size if sites > 24 else 0)  # beside 200 bytes of features
-    taken = np.arange(sites) % 24
+    above = MapCache(10, views, grid, twice, (whole, whole), beneath)
     for part in np.array_split(np.arange(10), 3):
-        maps = [beneath.maps(part, view).values.reshape(-1, 24, CHANNELS)[:, taken] for view in range(2)]
-        offsets = np.arange(len(part) + 1, dtype=np.int64) * sites
+        maps = [beneath.maps(part, view).values.reshape(-1, 24, CHANNELS)[:, :12] for view in range(views)]
+        offsets = np.arange(len(part) + 1, dtype=np.int64) * 12
         doubled = [Maps(2 * own.reshape(-1, CHANNELS), offsets, grid) for own in maps]
-        known = [beneath.features(part, view) for view in range(2)]
-        views = [(np.concatenate([known[v], second[part, v]], axis=1), doubled[v]) for v in range(2)]
-        above.update(Forwarded(beneath.labels[part], beneath.held[part], None, views))
+        known = [beneath.features(part, view) for view in range(views)]
+        made = [(np.concatenate([known[v], second[part, v]], axis=1), doubled[v]) for v in range(views)]
+        above.update(Forwarded(beneath.labels[part], beneath.held[part], None, made))
+        beneath.forget(int(part[-1]) + 1)
     assert above.rows == 10
-    np.testing.assert_array_equal(above.codes, before[:, taken])
+    np.testing.assert_array_equal(above.codes, below.codes.reshape(10, 2, 24, -1)[:, :views, :12].reshape(-1, 12, 3))
     np.testing.assert_array_equal(above.labels, below.labels)
     np.testing.assert_array_equal(above.held, below.held)
-    for view in range(2):
+    for view in range(views):
         expected = np.concatenate([first[:, view], second[:, view]], axis=1)
         np.testing.assert_array_equal(above.features(np.arange(10), view), expected)
-    assert above.nbytes == MapCache.bytes_needed(10, 2, grid, twice, (5, 5))  # a larger one's room was given back
+    assert above.nbytes == MapCache.bytes_needed(10, views, grid, twice, (5, 5))
+
+
+def test_maps_that_are_forgotten_take_no_memory() -> None:
+    cache = filled(1000)
+    page, before, example = mmap.PAGESIZE, cache.codes.tobytes(), 2 * 24 * CHANNELS
+    for examples in (10, 600, 500):  # the first less than a page
+        cache.forget(examples)
+        gone = max(examples, 600 * (examples == 500)) * example // page * page
+        # Pages that were given back read as nought, as those that were never written to.
+        assert cache.codes.tobytes() == bytes(gone) + before[gone:]
+    cache.forget(1000)
+    assert not any(cache.codes.tobytes()[: 1000 * example // page * page])
+    assert cache.labels.tolist() == [0, 1] * 500
 
 
 def test_batches_fill_blocks() -> None:
