@@ -13,10 +13,11 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.batch import Int32s, Int64s
+from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.errors import UsageError
 from seqbag.kernels.bagmath import join_regions, mark_codes, select_bags
 from seqbag.kernels.counting import add_examples, add_labels, list_labels, rehash
+from seqbag.kernels.halves import mixed_rows
 
 Halves = npt.NDArray[np.float16]
 _STRETCH = 1 << 15  # bags merged at once
@@ -68,6 +69,16 @@ class Bags:
     @property
     def dense(self) -> Halves:
         return self._dense[: self.size].view(np.float16)
+
+    def dense_rows(self, chosen: npt.NDArray[np.intp], share: float = 1.0) -> Float32s:
+        """(b, d) float32: of the features of the bags chosen (b,) a share each, the rest of the one before.
+
+        Before the first comes the last.
+        """
+        rows: Float32s = np.empty((len(chosen), self.width), np.float32)
+        if rows.size:  # else the kernel is not even loaded
+            mixed_rows(self._dense, chosen, np.float32(share), np.float32(1 - share), rows)
+        return rows
 
     @property
     def visits(self) -> int:

@@ -118,16 +118,42 @@ class Classifier:
         self._started = True
 
     def backward(self, gradient: Float32s, tape: Tape, into: Gradients) -> Float32s:
-        """Gradient (n, classes) of the logits to that of the features (n, d); the parameters' go to `into`."""
+        """From the gradient (n, classes) of the logits those of the parameters, which go to `into`.
+
+        Returns the gradient of the sums that features go into: (n, h) of the hidden units', or the logits' without.
+        """
         into.values["out"] = tape.activity.T @ gradient
         into.values["out_bias"] = gradient.sum(0)
+        if not self.hidden:
+            return gradient
         gradient = gradient @ self.parameters["out"].T
-        if self.hidden:
-            activation_gradient(tape.activity, tape.activity, RELU, gradient)
-            into.values["hidden_bias"] = gradient.sum(0)
-            into.values["hidden"], gradient = self._hidden_gradients(tape.inputs, gradient)
-        normalise_gradient(gradient, tape.inputs, tape.share, tape.scale)
+        activation_gradient(tape.activity, tape.activity, RELU, gradient)
+        into.values["hidden_bias"] = gradient.sum(0)
+        if self._read_at_once:
+            into.values["hidden"] = tape.inputs.T @ gradient
+            return gradient
+        into.values["hidden"] = np.zeros_like(self.parameters["hidden"])
+        for read, units in self.runs:
+            into.values["hidden"][read, units] = tape.inputs[:, read].T @ gradient[:, units]
         return gradient
+
+    def features_gradient(self, gradient: Float32s, tape: Tape) -> Float32s:
+        """Gradient (n, d) of the features, from what `backward` returned. Not worked out where no filters need it."""
+        if not self.hidden:
+            of_features: Float32s = gradient @ self.parameters["out"].T
+        elif self._read_at_once:
+            of_features = gradient @ self.parameters["hidden"].T
+        else:
+            of_features = np.zeros_like(tape.inputs)
+            for read, units in self.runs:
+                of_features[:, read] += gradient[:, units] @ self.parameters["hidden"][read, units].T
+        normalise_gradient(of_features, tape.inputs, tape.share, tape.scale)
+        return of_features
+
+    @property
+    def _read_at_once(self) -> bool:
+        """Whether all hidden units read all features."""
+        return len(self.runs) == 1 and self.runs[0][0] == slice(0, self.features)
 
     def _hidden(self, inputs: Float32s) -> Float32s:
         """(n, h) activities of the hidden units."""
@@ -137,17 +163,6 @@ class Classifier:
             np.matmul(inputs[:, read], hidden[read, units], out=values[:, units])
         add_bias(values, self.parameters["hidden_bias"], True)
         return values
-
-    def _hidden_gradients(self, inputs: Float32s, gradient: Float32s) -> tuple[Float32s, Float32s]:
-        """Gradients of the hidden units' weights (d, h) and of their inputs (n, d), from that of their sums (n, h)."""
-        hidden = self.parameters["hidden"]
-        if len(self.runs) == 1 and self.runs[0][0] == slice(0, self.features):
-            return inputs.T @ gradient, gradient @ hidden.T
-        of_weights, of_inputs = np.zeros_like(hidden), np.zeros_like(inputs)
-        for read, units in self.runs:
-            of_weights[read, units] = inputs[:, read].T @ gradient[:, units]
-            of_inputs[:, read] += gradient[:, units] @ hidden[read, units].T
-        return of_weights, of_inputs
 
     def standardise(self, mean: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> None:
         """Set the statistics that features are standardised by."""

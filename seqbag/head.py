@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.bags import Bags, Halves
+from seqbag.bags import Bags
 from seqbag.batch import Float32s, Int32s, Int64s
 from seqbag.classifier import Classifier, Tape, cross_entropy
 from seqbag.features import pooled_features, pooled_gradient, takes_means
@@ -198,10 +198,12 @@ class Head:
     def _cut(self, bags: Bags, labels: _Labels, visits: Int32s, share: float = 1.0) -> _Piece:
         """What a step needs of some visits, whatever the parameters are."""
         chosen, target, weight = labels.batch(visits)
-        piece = _Piece(len(visits), target, weight, self._gather(bags, chosen))
-        return piece if share == 1 else piece.mixed(share)
+        if share != 1:
+            target, weight = _mixed(target, share), _mixed(weight, share)
+        return _Piece(len(visits), target, weight, self._gather(bags, chosen, share))
 
-    def _gather(self, bags: Bags, chosen: npt.NDArray[np.intp]) -> _Gathered:
+    def _gather(self, bags: Bags, chosen: npt.NDArray[np.intp], share: float = 1.0) -> _Gathered:
+        """What the filters and the classifier need of some bags. share: of each one's dense features, see `_Share`."""
         groups, distinct, lengths = [], [], np.empty((len(chosen), 0), np.float32)
         for group, windows in enumerate(self.windows):
             by_segment, local, counts, known, by_code, segment_of, count_of, sites = gather_bags(
@@ -213,7 +215,7 @@ class Head:
             if group == 0:
                 lengths = sites.reshape(len(chosen), bags.regions)
         nested = self.regions.nest(lengths[:, :, None])[:, :, 0] if groups else lengths
-        return _Gathered(bags.dense[chosen], groups, self.filters.prepare(distinct), nested)
+        return _Gathered(bags.dense_rows(chosen, share), groups, self.filters.prepare(distinct), nested)
 
     def _gradients(self, piece: _Piece) -> tuple[float, Gradients, Tape]:
         """Mean loss and gradients of a piece, and the statistics of its features."""
@@ -221,12 +223,15 @@ class Head:
         logits, tape = self.classifier.training_pass(features, piece.weight)
         loss, gradient = cross_entropy(logits, piece.target, piece.weight)
         gradients = Gradients()
-        self._backward(self.classifier.backward(gradient, tape, gradients), piece.gathered, sums, tapes, gradients)
+        slopes = self.classifier.backward(gradient, tape, gradients)
+        if tapes:
+            of_features = self.classifier.features_gradient(slopes, tape)
+            self._backward(of_features, piece.gathered, sums, tapes, gradients)
         return loss, gradients, tape
 
     def _forward(self, gathered: _Gathered) -> tuple[Float32s, Float32s, list[tuple[Float32s, Float32s]]]:
         """Features (b, features), nested sums (b, regions, groups * filters), and per group what `_backward` needs."""
-        dense = gathered.dense.astype(np.float32)
+        dense = gathered.dense
         if not gathered.groups:  # a classifier on the layers below alone
             return dense, np.empty((len(dense), 0, 0), np.float32), []
         tapes = activations(self.filters, gathered.windows, self.activation, self.signs)
@@ -242,8 +247,6 @@ class Head:
         self, gradient: Float32s, gathered: _Gathered, sums: Float32s, tapes: list[tuple[Float32s, Float32s]],
         into: Gradients,
     ) -> None:  # fmt: skip
-        if not tapes:
-            return
         lengths = gathered.lengths if self._means else None
         slopes = self.regions.nest_gradient(pooled_gradient(gradient, sums, lengths, gathered.dense.shape[1]))
         rows, first, changes = slopes.reshape(-1, slopes.shape[2]), 0, []
@@ -271,11 +274,11 @@ class _Group:
 class _Gathered:
     """Bags (b) as filters take them.
 
-    dense: (b, d) features of layers below, float16, or float32 once mixed; windows: the distinct ones of each group as
-    the filters prepared them; lengths: (b, nested regions).
+    dense: (b, d) features of layers below; windows: the distinct ones of each group as the filters prepared them;
+    lengths: (b, nested regions).
     """
 
-    dense: Halves | Float32s
+    dense: Float32s
     groups: list[_Group]
     windows: Any
     lengths: Float32s
@@ -290,13 +293,6 @@ class _Piece:
     weight: Float32s
     gathered: _Gathered
 
-    def mixed(self, share: float) -> _Piece:
-        """A share of each bag and the rest of the bag before it, of the first the last."""
-        dense = _mixed(self.gathered.dense.astype(np.float32), share)
-        gathered = replace(self.gathered, dense=dense)
-        target, weight = _mixed(self.target, share), _mixed(self.weight, share)
-        return replace(self, target=target, weight=weight, gathered=gathered)
-
 
 class _Scratch(threading.local):
     """Each thread's own tables to number the codes of a batch by; sizes: of the codebooks."""
@@ -307,6 +303,7 @@ class _Scratch(threading.local):
 
 
 def _mixed(rows: Float32s, share: float) -> Float32s:
+    """A share of each row and the rest of the row before it, of the first the last."""
     mixed: Float32s = share * rows + (1 - share) * np.roll(rows, 1, axis=0)
     return mixed
 

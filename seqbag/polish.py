@@ -150,7 +150,8 @@ class Polish:
         self.classifier.follow(tape)
         loss, gradient = cross_entropy(logits, target, weights)
         gradients = Gradients()
-        slopes = self._slopes(self.classifier.backward(gradient, tape, gradients), sums)
+        of_features = self.classifier.features_gradient(self.classifier.backward(gradient, tape, gradients), tape)
+        slopes = self._slopes(of_features, sums)
         parts = [gradients, *self._backward(slopes, tapes)]
         optimiser.step(parts, [1.0] * len(parts), rate)
         return loss

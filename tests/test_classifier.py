@@ -56,7 +56,7 @@ def test_gradients_match_finite_differences(hidden):
     weights = np.random.default_rng(4).random(30).astype(np.float32) + np.float32(0.2)
     _, tape = classifier.training_pass(features, weights)
     into = Gradients()
-    back = classifier.backward(pull.copy(), tape, into)
+    back = classifier.features_gradient(classifier.backward(pull.copy(), tape, into), tape)
     wide = {name: value.astype(np.float64) for name, value in classifier.parameters.items()}
     wide_features = features.astype(np.float64)
 

@@ -125,7 +125,8 @@ def test_gradients_are_those_of_finite_differences(regions: str, width: int) -> 
         logits, tape = trained.classifier.training_pass(trained._features(sums), ones)
         value, gradient = cross_entropy(logits, target, ones)
         gradients = Gradients()
-        parts = trained._backward(trained._slopes(trained.classifier.backward(gradient, tape, gradients), sums), tapes)
+        pull = trained.classifier.features_gradient(trained.classifier.backward(gradient, tape, gradients), tape)
+        parts = trained._backward(trained._slopes(pull, sums), tapes)
         for name in (*trained.filters.parameters, *behind):
             gradients.values |= Gradients.sum(parts, [1.0] * len(parts), name).values
         return value, gradients
