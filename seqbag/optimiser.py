@@ -8,7 +8,8 @@ import numpy as np
 
 from seqbag.batch import Float32s
 from seqbag.filters import Gradients, Parameters
-from seqbag.kernels.filters import adam_step, blend
+from seqbag.kernels.filters import adam_step
+from seqbag.kernels.muon import muon_step
 from seqbag.parallel import Workers
 
 FILTERS, MATRICES = ("filters.",), ("filters.", "hidden")  # parts of the names of parameters
@@ -17,12 +18,17 @@ _MOMENTUM = np.float32(0.9)
 _MUON = 6.0  # spectral norm of Muon's step, in rates of Adam
 _ROUNDS = 2  # as good as three and five on held-out rows of six logs, and of small nets they are a third of a step
 _SIGN_ROUNDS = 3  # of filters that are rounded to -1, 0 and +1: 0.962 of DGA domains, with two or four 0.961
-_POLYNOMIALS = (  # a x + b x^3 + c x^5, each the best for what the one before leaves of 0.01 to 1
-    (8.09336872422546, -23.62043159671304, 17.446152805676924),
-    (3.636585571455038, -2.721926780478246, 0.5365462962939042),
-    (2.6613000210320994, -1.9771545670104775, 0.45261641814624054),
+POLYNOMIALS: Float32s = np.array(
+    # a x + b x^3 + c x^5, each the best for what the one before leaves of 0.01 to 1, as by Amsel et al. 2025 (Polar
+    # Express, arXiv 2505.16932). Singular values of so much of the norm are 0.29 to 1.71 after two rounds, 0.73 to 1.27
+    # after three.
+    [
+        (8.09336872422546, -23.62043159671304, 17.446152805676924),
+        (3.636585571455038, -2.721926780478246, 0.5365462962939042),
+        (2.6613000210320994, -1.9771545670104775, 0.45261641814624054),
+    ],
+    np.float32,
 )
-_MARGIN = 1.01  # the polynomials grow fast beyond one
 _SMALL = 1 << 12  # values: parameters of no more are not worth a thread each
 _WARM_UP = 0.15  # of the steps
 
@@ -50,7 +56,7 @@ class Optimiser:
     ) -> None:  # fmt: skip
         """muon: parts of the names of what Muon moves; quantised: the filters are, where they are applied."""
         self.parameters, self.decay, self.workers = parameters, decay, workers
-        self._rounds = _SIGN_ROUNDS if quantised else _ROUNDS
+        self._polynomials = POLYNOMIALS[: _SIGN_ROUNDS if quantised else _ROUNDS]
         self._matrices = {
             name for name, value in parameters.items() if value.ndim == 2 and any(part in name for part in muon)
         }
@@ -80,9 +86,8 @@ class Optimiser:
         decay = rate * self.decay if gradient.ndim == 2 and name != "embedding" else 0.0
         if name in self._matrices:
             mean, values = self._means[name], self.parameters[name]
-            blend(mean, _MOMENTUM, gradient, np.float32(1))
-            blend(gradient, np.float32(1), mean, _MOMENTUM)  # which nothing reads any more
-            blend(values, np.float32(1 - decay), orthogonal(gradient, self._rounds), np.float32(-_MUON * rate))
+            shares = _MOMENTUM, np.float32(1 - decay), np.float32(_MUON * rate)
+            muon_step(values, mean, gradient, *shares, self._polynomials)
             return
         shape = gradient.shape if gradient.ndim == 2 else (1, gradient.size)
         values, mean, square = (
@@ -91,29 +96,3 @@ class Optimiser:
         rows = gradients.rows.get(name, np.arange(shape[0]))
         corrected = rate * np.sqrt(1 - _BETA2**self.steps) / (1 - _BETA1**self.steps)
         adam_step(values, rows, gradient.reshape(shape), mean, square, corrected, _BETA1, _BETA2, decay)
-
-
-def orthogonal(matrix: Float32s, rounds: int) -> Float32s:
-    """The matrix with its singular values brought nearer one, but for the smallest; nought stays nought.
-
-    Those from a hundredth of the matrix's norm on are 0.29 to 1.71 after two rounds and 0.73 to 1.27 after three. The
-    polynomials are made as by Amsel et al. 2025 (Polar Express, arXiv 2505.16932), and all in one small Gram matrix, so
-    that the large one is multiplied twice and no more.
-    """
-    wide = matrix.shape[0] < matrix.shape[1]
-    gram = matrix @ matrix.T if wide else matrix.T @ matrix
-    size = np.float32(_MARGIN) * np.sqrt(np.trace(gram)) + np.float32(1e-20)
-    gram /= size * size
-    diagonal = slice(None, None, len(gram) + 1)
-    product = np.empty(0, np.float32)
-    for done, coefficients in enumerate(_POLYNOMIALS[:rounds], 1):
-        a, b, c = (np.float32(coefficient) for coefficient in coefficients)
-        inner = c * gram
-        inner.reshape(-1)[diagonal] += b
-        factor = gram @ inner
-        factor.reshape(-1)[diagonal] += a
-        product = factor @ product if done > 1 else factor / size
-        if done < rounds:
-            gram = factor @ gram @ factor
-    result: Float32s = product @ matrix if wide else matrix @ product
-    return result

@@ -59,27 +59,37 @@ def _splat(builder: Any, value: Any, kind: Any) -> Any:
     return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(_INT, LANES), None))
 
 
-def _sums(builder: Any, block: Any, panel: Any, dims: Any) -> list[list[Any]]:
-    """Emit the product of a block (dims, ROWS) and a panel (1 + dims, PANEL), row 0 of which starts the sums."""
+def _number(value: int) -> Any:
+    return ir.Constant(ir.IntType(64), value)
+
+
+def _sums(
+    builder: Any, starts: list[Any], block: Any, columns: Any, depth: Any, block_step: Any, column_step: Any
+) -> list[list[Any]]:
+    """Emit starts + the product of a block (depth, ROWS) and columns (depth, PANEL), whose rows are so far apart."""
     fma = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
         builder.module, ir.FunctionType(_FLOATS, [_FLOATS] * 3), f"llvm.fmuladd.v{LANES}f32"
     )
     sums = [[_alloca(builder, _FLOATS) for _ in range(VECTORS)] for _ in range(ROWS)]
-    for v in range(VECTORS):
-        start = builder.load(_vector(builder, panel, v * LANES, _FLOATS), align=4)
-        for r in range(ROWS):
-            builder.store(start, sums[r][v])
-    columns = builder.gep(panel, [ir.Constant(ir.IntType(64), PANEL)])
-    with cgutils.for_range(builder, dims) as loop:
-        column = builder.gep(columns, [builder.mul(loop.index, ir.Constant(loop.index.type, PANEL))])
-        values = builder.gep(block, [builder.mul(loop.index, ir.Constant(loop.index.type, ROWS))])
+    for row in sums:
+        for start, total in zip(starts, row, strict=True):
+            builder.store(start, total)
+    with cgutils.for_range(builder, depth) as loop:
+        column = builder.gep(columns, [builder.mul(loop.index, column_step)])
+        values = builder.gep(block, [builder.mul(loop.index, block_step)])
         parts = [builder.load(_vector(builder, column, v * LANES, _FLOATS), align=4) for v in range(VECTORS)]
         for r in range(ROWS):
-            value = builder.load(builder.gep(values, [ir.Constant(ir.IntType(64), r)]))
-            value = _splat(builder, value, _FLOATS)
+            value = _splat(builder, builder.load(builder.gep(values, [_number(r)])), _FLOATS)
             for v in range(VECTORS):
                 builder.store(builder.call(fma, [value, parts[v], builder.load(sums[r][v])]), sums[r][v])
     return [[builder.load(total) for total in row] for row in sums]
+
+
+def _panel_sums(builder: Any, block: Any, panel: Any, dims: Any) -> list[list[Any]]:
+    """Emit the product of a block (dims, ROWS) and a panel (1 + dims, PANEL), row 0 of which starts the sums."""
+    starts = [builder.load(_vector(builder, panel, v * LANES, _FLOATS), align=4) for v in range(VECTORS)]
+    columns = builder.gep(panel, [_number(PANEL)])
+    return _sums(builder, starts, block, columns, dims, _number(ROWS), _number(PANEL))
 
 
 @intrinsic
@@ -106,7 +116,7 @@ def _tile_best(
         base = _splat(builder, args[8], _INTS)
         lanes = [ir.Constant(_INTS, list(range(v * LANES, (v + 1) * LANES))) for v in range(VECTORS)]
         names = [builder.add(base, lane) for lane in lanes]
-        for r, row in enumerate(_sums(builder, block, panel, args[4])):
+        for r, row in enumerate(_panel_sums(builder, block, panel, args[4])):
             score_at = _vector(builder, scores, r * LANES, _FLOATS)
             code_at = _vector(builder, codes, r * LANES, _INTS)
             best, code = builder.load(score_at, align=4), builder.load(code_at, align=4)
@@ -132,13 +142,39 @@ def _tile_store(
         block = _pointer(context, builder, kinds[0], args[0], args[1])
         panel = _pointer(context, builder, kinds[2], args[2], args[3])
         out = _pointer(context, builder, kinds[5], args[5], args[6])
-        for r, row in enumerate(_sums(builder, block, panel, args[4])):
+        for r, row in enumerate(_panel_sums(builder, block, panel, args[4])):
             for v, total in enumerate(row):
                 builder.store(total, _vector(builder, out, r * PANEL + v * LANES, _FLOATS), align=4)
         return context.get_dummy_value()
 
     int64 = types.int64
     return types.void(blocks, int64, panels, int64, int64, out, int64), codegen
+
+
+@intrinsic
+def tile_product(
+    typing: Any, left: Any, left_at: Any, left_step: Any, right: Any, right_at: Any, right_step: Any, depth: Any,
+    out: Any, out_at: Any, out_step: Any,
+) -> tuple[Any, Callable[..., Any]]:  # fmt: skip
+    """out (ROWS, PANEL) = left (depth, ROWS).T @ right (depth, PANEL), each at a place in a flat array.
+
+    The steps are from a row of theirs to the next.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kinds = signature.args
+        block = _pointer(context, builder, kinds[0], args[0], args[1])
+        columns = _pointer(context, builder, kinds[3], args[3], args[4])
+        out = _pointer(context, builder, kinds[7], args[7], args[8])
+        starts = [ir.Constant(_FLOATS, None)] * VECTORS
+        for r, row in enumerate(_sums(builder, starts, block, columns, args[6], args[2], args[5])):
+            to = builder.gep(out, [builder.mul(args[9], _number(r))])
+            for v, total in enumerate(row):
+                builder.store(total, _vector(builder, to, v * LANES, _FLOATS), align=4)
+        return context.get_dummy_value()
+
+    number = types.int64
+    return types.void(left, number, number, right, number, number, number, out, number, number), codegen
 
 
 @njit(cache=True, nogil=True)

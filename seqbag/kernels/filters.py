@@ -224,12 +224,3 @@ def adam_step(
             first[j] = b1 * first[j] + (one - b1) * slope[j]
             second[j] = b2 * second[j] + (one - b2) * slope[j] * slope[j]
             value[j] = value[j] * shrink - rate32 * first[j] / (np.sqrt(second[j]) + np.float32(1e-8))
-
-
-@njit(cache=True, nogil=True)
-def blend(values: Any, keep: Any, more: Any, share: Any) -> None:
-    """values (n, d) = keep * values + share * more, in one pass."""
-    for i in range(len(values)):
-        own, other = values[i], more[i]
-        for j in range(len(own)):
-            own[j] = keep * own[j] + share * other[j]
