@@ -68,8 +68,9 @@ Buffer = bytes | memoryview
 class Model:
     """A trained net and what is known about it.
 
-    columns: `kind`, `input` and `label`, as read in training; report: the JSON that `train` printed; texts: of the
-    embedding's rows from row 2 on; windows, window_counts: the commonest windows of each group, in embedding rows.
+    columns: `kind`, `input` and `label`, as read in training, and `shape` if images were read in a given one; report:
+    the JSON that `train` printed; texts: of the embedding's rows from row 2 on; windows, window_counts: the commonest
+    windows of each group, in embedding rows.
     """
 
     network: Network

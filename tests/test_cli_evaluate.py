@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import safetensors.numpy
 
-from tests.builders import write_parquet
+from tests.builders import stripes, write_parquet
 from tests.command import call, fails, run_json
 from tests.conftest import log_columns
 
@@ -111,3 +112,18 @@ class TestModelFiles:
         assert done.returncode == 4
         assert done.stderr.startswith(f"seqbag: {path} has format 99, newer than the ")
         assert done.stderr.endswith(" reads: update seqbag\n")
+
+
+def test_pixels_in_lists_have_the_shape_of_training(tmp_path: Path) -> None:
+    pixels, labels = stripes(120, (8, 8, 1))
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(pixels.reshape(-1)), 64)
+    columns = {"image": lists, "label": [("across", "down")[label] for label in labels]}
+    source, model, packed = write_parquet(tmp_path / "p.parquet", columns), tmp_path / "m.seqbag", tmp_path / "packed"
+    small = ("--layers", "1", "--filters", "8", "--polish", "1", "--activation", "sign")
+    run_json("train", "--source", source, "--shape", "8,8,1", "--out", model, *small)
+    export = ("export", model, "--weights", "ternary", "--activations", "sign", "--out", packed, "--source", source)
+    assert call(*export).returncode == 0
+    for file in (model, packed):
+        assert run_json("evaluate", file, "--source", source)["rows"] == 120
+    told = f"{source}: row 1: 64 pixels, not 4x8x1 = 32; mend --shape"
+    fails(3, told, "evaluate", model, "--source", source, "--shape", "4,8,1", "--quiet")

@@ -37,6 +37,8 @@ def open_for(model: Model, uri: str, need_label: bool, threads: int, **options: 
         )
     if not given:
         options[kind] = _usual_input(model, uri)
+    if "shape" in model.columns and options.get("shape") is None:
+        options["shape"] = model.network.shape
     if need_label and options.get("label") is None:
         options["label"] = model.columns["label"]
     return open_source(uri, need_label=need_label, threads=threads, **options)

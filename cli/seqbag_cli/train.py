@@ -115,6 +115,8 @@ def train(
                 progress.note(f"{folder} holds an interrupted run: --resume would go on with it; starting anew")
             trained = _train(opened, config, progress, checkpoint)
             columns = {name: getattr(opened, name, None) for name in ("kind", "input", "label")}
+            if options["shape"] is not None:
+                columns["shape"] = options["shape"]
             model_bytes = save(trained.model(columns), out)
             checkpoint.clear()
     report = {**trained.report(), "model_bytes": model_bytes, "peak_memory_bytes": peak_memory()}
