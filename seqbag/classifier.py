@@ -57,19 +57,19 @@ class Classifier:
         self._started = False
 
     @classmethod
-    def voting(cls, features: int, voters: Sequence[tuple[Classifier, int, int]]) -> Classifier:
-        """One whose logits are a weighted mean of others': of each the classifier, its first feature and its weight.
+    def voting(cls, features: int, voters: Sequence[tuple[Classifier, int, float]]) -> Classifier:
+        """One whose logits are a weighted sum of others': of each the classifier, its first feature and its weight.
 
         All have hidden layers, or none has; theirs stand side by side. It is yet to be told what to standardise by.
         """
-        hidden, total = sum(voter.hidden for voter, _, _ in voters), sum(weight for _, _, weight in voters)
+        hidden = sum(voter.hidden for voter, _, _ in voters)
         made = cls(features, hidden, voters[0][0].classes, np.random.default_rng(0))
         for values in made.parameters.values():
             values[:] = 0
         unit, runs = 0, list[Run]()
         for voter, first, weight in voters:
             rows, units = slice(first, first + voter.features), slice(unit, unit + voter.hidden)
-            own, share = voter.parameters, np.float32(weight / total)
+            own, share = voter.parameters, np.float32(weight)
             if hidden:
                 made.parameters["hidden"][rows, units] = own["hidden"]
                 made.parameters["hidden_bias"][units] = own["hidden_bias"]
@@ -164,16 +164,17 @@ class Classifier:
         add_bias(values, self.parameters["hidden_bias"], True)
         return values
 
-    def standardise(self, mean: npt.NDArray[np.float64], variance: npt.NDArray[np.float64]) -> None:
+    def standardise(self, mean: npt.NDArray[np.floating], variance: npt.NDArray[np.floating]) -> None:
         """Set the statistics that features are standardised by."""
         self.mean, self.variance = mean.astype(np.float32), variance.astype(np.float32)
 
 
 def with_vote(below: Classifier | None, own: Classifier, votes: int) -> Classifier:
-    """A classifier that as many as `votes` have voted in already, and another one of features beside its own."""
+    """The mean of a classifier that as many as `votes` have voted in already, and one of features beside its own."""
     if below is None:
         return own
-    return Classifier.voting(below.features + own.features, [(below, 0, votes), (own, below.features, 1)])
+    shares = votes / (votes + 1), 1 / (votes + 1)
+    return Classifier.voting(below.features + own.features, [(below, 0, shares[0]), (own, below.features, shares[1])])
 
 
 def _moved(run: slice, by: int) -> slice:

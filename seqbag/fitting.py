@@ -22,6 +22,7 @@ from seqbag.passes import LayerCounts
 from seqbag.progress import Progress, Silent
 from seqbag.recency import alike, foresight, newer_more, rows_of_strata
 from seqbag.regions import Regions
+from seqbag.stacking import stacked
 
 MOST_CONFUSED = 100  # classes whose confusion is kept
 UNKNOWN = 1  # the embedding row of tokens not seen in training; 0 is padding
@@ -31,6 +32,7 @@ _PROBE_BAGS = 20_000  # enough to tell whether the ends of sequences matter
 _PROBE_SHARE = 6
 _CALIBRATION_BAGS = 50_000
 _MIXUP = 0.4  # of a classifier over images; see Head.fit
+_STACKED = 4096  # held-out bags, at most, that tell what two classifiers weigh
 _GENTLY = 5  # part of the rate for features that are trained already: 0.8517 instead of 0.8452 on 50,000 images
 
 
@@ -109,7 +111,7 @@ class Fitter:
 
         clustered: it was trained on clusters of bags, and has much to learn from the rows themselves.
         """
-        head = Head([], VectorFilters([], 0, self.rng), classifier, Regions("whole"), "relu", self.workers)
+        head = self._of_features(classifier)
         head.calibrate(counts.bags, counts.bags.size, self.rng)
         schedule = Schedule.for_bags(counts.bags, self.config.epochs)
         if clustered:
@@ -122,7 +124,7 @@ class Fitter:
 
     def measure(self, classifier: Classifier, counts: LayerCounts) -> float:
         """Standardise a classifier by true features, the dense part of the bags. Returns its held-out accuracy."""
-        head = Head([], VectorFilters([], 0, self.rng), classifier, Regions("whole"), "relu", self.workers)
+        head = self._of_features(classifier)
         head.calibrate(counts.bags, counts.bags.size, self.rng)
         return self._measured(head, counts)
 
@@ -130,11 +132,31 @@ class Fitter:
         """A new classifier on true features, the dense part of the bags; `measure` tells how good it is."""
         config = self.config
         made = Classifier(counts.bags.width, config.hidden, len(classes), self.rng)
-        head = Head([], VectorFilters([], 0, self.rng), made, Regions("whole"), "relu", self.workers)
+        head = self._of_features(made)
         schedule = Schedule.for_bags(counts.bags, config.epochs)
         schedule = replace(schedule, epochs=2 * schedule.epochs, rate=schedule.rate / _GENTLY)
         self._run(head, counts, schedule, task, self.progress, *self._gentle())
         return made
+
+    def stack(self, votes: Classifier, whole: Classifier, counts: LayerCounts) -> tuple[Classifier, float]:
+        """One of two classifiers of the same true features, each weighing what held-out rows say. votes: as measured.
+
+        Returns it with its accuracy on those rows. (Two weights are all that it knows of them.)
+        """
+        whole.standardise(votes.mean, votes.variance)
+        held = counts.held_out.sample(_STACKED, np.random.default_rng(0))
+        pointers, labels, rows = held.label_counts()
+        features = held.dense_rows(np.arange(held.size))
+        logits = np.stack([voter.logits(features) for voter in (votes, whole)]).astype(np.float64)
+        owners = np.repeat(np.arange(held.size), np.diff(pointers))
+        weights = stacked(logits[:, owners], labels, rows)
+        made = Classifier.voting(votes.features, [(votes, 0, weights[0]), (whole, 0, weights[1])])
+        made.standardise(votes.mean, votes.variance)
+        return made, self._measured(self._of_features(made), counts)
+
+    def _of_features(self, classifier: Classifier) -> Head:
+        """A head without filters: a classifier of the dense part of the bags."""
+        return Head([], VectorFilters([], 0, self.rng), classifier, Regions("whole"), "relu", self.workers)
 
     def _gentle(self) -> tuple[bool, float]:
         """Whether a classifier of true features is moved by Muon, and how images are mixed for it.

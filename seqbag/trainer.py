@@ -23,7 +23,7 @@ from seqbag.augment import seen
 from seqbag.bags import Bags, Halves
 from seqbag.batch import ImageColumn, Int32s, Rows, Source
 from seqbag.checkpoint import Checkpoint
-from seqbag.classifier import Classifier, with_vote
+from seqbag.classifier import with_vote
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
@@ -316,16 +316,16 @@ class Trainer:
     def _calibrate(self, counts: LayerCounts) -> None:
         """Refit the newest classifier on the true features in the bags, and note its accuracy on the held-out ones.
 
-        After a polish those of the layers vote, in the end with a new one of all layers' features.
+        After a polish those of the layers vote, in the end beside a new one of all layers' features.
         """
         task = f"layer {len(self.reports)}: calibrating"
         assert self.network.classifier is not None
         if self.config.polish:
-            votes = self.network.classifier
+            votes, accuracy = self.network.classifier, self.fitter.measure(self.network.classifier, counts)
             if len(self.reports) == self.config.layers:
                 whole = self.fitter.classifier(counts, self.network.classes, task)
-                votes = Classifier.voting(votes.features, [(votes, 0, self.config.layers), (whole, 0, 1)])
-            self.network.classifier, self.reports[-1].valid_accuracy = votes, self.fitter.measure(votes, counts)
+                votes, accuracy = self.fitter.stack(votes, whole, counts)
+            self.network.classifier, self.reports[-1].valid_accuracy = votes, accuracy
             return
         clustered = self.reports[-1].clusters is not None
         self.reports[-1].valid_accuracy = self.fitter.calibrate(self.network.classifier, counts, task, clustered)

@@ -85,7 +85,7 @@ def test_softmax_of_large_logits():
 
 
 @pytest.mark.parametrize("hidden", [0, 6])
-def test_a_vote_is_the_weighted_mean_of_the_logits(hidden):
+def test_a_vote_is_the_weighted_sum_of_the_logits(hidden):
     rng = np.random.default_rng(2)
     features = rng.standard_normal((40, 9), np.float32)
     voters = [
@@ -100,6 +100,6 @@ def test_a_vote_is_the_weighted_mean_of_the_logits(hidden):
     for voter, first, weight in voters:
         own = slice(first, first + voter.features)
         wide = {name: value.astype(np.float64) for name, value in voter.parameters.items()}
-        expected += weight / 4 * naive.head_logits(wide, naive.standardised(features.astype(np.float64))[:, own])
+        expected += weight * naive.head_logits(wide, naive.standardised(features.astype(np.float64))[:, own])
     np.testing.assert_allclose(voting.logits(features), expected, rtol=1e-4, atol=1e-4)
     assert voting.hidden == 3 * hidden
