@@ -150,6 +150,7 @@ class Fitter:
         logits = np.stack([voter.logits(features) for voter in (votes, whole)]).astype(np.float64)
         owners = np.repeat(np.arange(held.size), np.diff(pointers))
         weights = stacked(logits[:, owners], labels, rows)
+        self.progress.note(f"the layers' votes weigh {weights[0]:.2f}, the classifier of all features {weights[1]:.2f}")
         made = Classifier.voting(votes.features, [(votes, 0, weights[0]), (whole, 0, weights[1])])
         made.standardise(votes.mean, votes.variance)
         return made, self._measured(self._of_features(made), counts)
