@@ -27,7 +27,7 @@ _IMAGE_DEFAULTS: dict[str, Any] = {
     "memory": 75 * 10**8,
 }
 # Signs are not projected: a filter that reads one channel in four costs what one over 96 axes does.
-# They learn slower behind readouts. Wider layers say more to those above: votes of three are 0.845, not 0.831.
+# They learn slower behind readouts. Three layers of 384 filters are as good after 36 epochs.
 _SIGN_DEFAULTS: dict[str, Any] = {
     **_IMAGE_DEFAULTS, "layers": 3, "filters": (384, 512, 640), "polish": 28, "channel_groups": 4, "signs": 2,
     "readout": 0,

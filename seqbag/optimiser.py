@@ -16,7 +16,7 @@ FILTERS, MATRICES = ("filters.",), ("filters.", "hidden")  # parts of the names 
 _BETA1, _BETA2 = 0.9, 0.99
 _MOMENTUM = np.float32(0.9)
 _MUON = 6.0  # spectral norm of Muon's step, in rates of Adam
-_ROUNDS = 2  # as good as three and five on held-out rows of six logs, and of small nets they are a third of a step
+_ROUNDS = 2  # as good as three and five on held-out rows of six logs, and of small nets they were a third of a step
 _SIGN_ROUNDS = 3  # of filters that are rounded to -1, 0 and +1: 0.962 of DGA domains, with two or four 0.961
 POLYNOMIALS: Float32s = np.array(
     # a x + b x^3 + c x^5, each the best for what the one before leaves of 0.01 to 1, as by Amsel et al. 2025 (Polar

@@ -62,6 +62,7 @@ def resumed(source: Source, config: TrainConfig, work: Path, columns: Mapping[st
         ({"activation": "sign"}, 1e9, 2),
         ({"activation": "sign", "signs": 2}, 1e9, 2),
         ({}, 1.2e6, 2),  # for the maps in two of the four views
+        ({"filters": (64,), "project": 64}, 2.1e6, 2),  # for those of the second layer in fewer than of the first
         ({}, 0, 4),  # for none: the last pass reads the source in two batches
         ({"polish": 0, "codebook": 16}, 0, 6),  # as do all but the first
     ],
