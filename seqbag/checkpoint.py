@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,13 +27,15 @@ from seqbag.store import FORMAT, Buffer, read_tensors, tensor_parts, write_atomi
 Arrays = dict[str, npt.NDArray[Any]]
 State = tuple[dict[str, Any], Arrays]
 _KEY = "seqbag.checkpoint"
+# The files of a work folder, and those that are being written.
+_OURS = re.compile(r"checkpoint|lock|network-\d+|bags-\d+-\d+\.arrow|\.(checkpoint|network-\d+)\.\d+\.tmp")
 
 
 class Checkpoint:
     """The folder of one run. A context manager that holds its lock.
 
-    folder: made if need be; identity: what must be the same for a run to go on, as JSON values; every: seconds between
-    checkpoints inside a pass; resume: whether to start from what is there.
+    folder: made if need be, else of an earlier run or empty; identity: what must be the same for a run to go on, as
+    JSON values; every: seconds between checkpoints inside a pass; resume: whether to start from what is there.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any], every: float = 120.0, resume: bool = False) -> None:
@@ -111,8 +114,8 @@ class Checkpoint:
 
     def clear(self) -> None:
         """The run is done: remove the folder's files, and the folder if nothing else is in it."""
-        for pattern in ("checkpoint", "lock", "network-*", "bags-*.arrow", ".checkpoint.*.tmp", ".network-*.tmp"):
-            for path in self.folder.glob(pattern):
+        for path in list(self.folder.glob("*")):
+            if _OURS.fullmatch(path.name):
                 path.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
@@ -120,6 +123,10 @@ class Checkpoint:
     def _locked(self) -> IO[bytes]:
         while True:
             self.folder.mkdir(exist_ok=True)
+            foreign = sorted(path.name for path in self.folder.iterdir() if not _OURS.fullmatch(path.name))
+            if foreign:  # what we find here we take up, write over and remove
+                what = f"is no work folder, as {foreign[0]} is in it"
+                raise DataError(f"{self.folder} {what}: name a new or an empty one with --work-dir")
             lock = (self.folder / "lock").open("wb")
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

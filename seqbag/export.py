@@ -23,12 +23,14 @@ from seqbag.store import Model
 
 _FEATURE_BYTES = 2
 _SHARE = 4  # of the memory, one part in this many holds features
-_LEAST_HELD_OUT = 0.1
+_HELD_OUT = 0.1  # of the rows, from a net that was trained on all
 
 
 @dataclass(frozen=True)
 class Accuracy:
     """On rows of the source that neither training nor refitting looked at: of the model, and of its packed form.
+
+    If training held none out, on a tenth that refitting does not look at.
 
     rows: measured on; refitted: whether the classifier was fitted again, which is kept where it is better.
     """
@@ -103,7 +105,7 @@ class _Exporter:
         counts = LayerCounts.of_features(sum(network.widths()))
         bags, held_bags = counts.bags, counts.held_out
         metrics = [Metrics(network.classes) for _ in judged]
-        fraction = max(self.config.valid_fraction, _LEAST_HELD_OUT)
+        fraction = self.config.valid_fraction or _HELD_OUT
         most = self.config.memory // _SHARE // (_FEATURE_BYTES * bags.width)
         share = 1.0 if self.source.rows is None else min(1.0, most / max(self.source.rows, 1))
         for first, rows in stream(self.source, self.progress, "measuring"):

@@ -11,6 +11,7 @@ import pytest
 import seqbag
 from seqbag.engine import PackedNetwork
 from seqbag.errors import DataError
+from seqbag.passes import hold_out
 from seqbag.prediction import predict
 from seqbag.store import save
 from seqbag.trainer import train
@@ -57,6 +58,18 @@ def test_with_rows_the_accuracy_is_told(signs: Path, logs: Path, tmp_path: Path,
     assert 20 <= report["rows"] <= 150
     assert report["accuracy_before"] - report["accuracy_after"] <= 0.05
     assert run_json("evaluate", tmp_path / "x.seqbag", "--source", logs)["accuracy"] >= 0.95
+
+
+@pytest.mark.parametrize(("held_out", "measured"), [(0.04, 0.04), (0.0, 0.1)])
+def test_no_row_that_was_trained_on_is_measured_on(
+    logs: Path, tmp_path: Path, held_out: float, measured: float
+) -> None:
+    """But for a net that was trained on all: there it is those that refitting does not see."""
+    model = tmp_path / "m.seqbag"
+    train = ("train", "--source", logs, "--out", model, "--activation", "sign", "--valid-fraction", held_out, *QUICK)
+    assert call(*train).returncode == 0
+    report = run_json("export", model, "--out", tmp_path / "x.seqbag", "--source", logs)
+    assert report["rows"] == hold_out(0, 600, measured, 0).sum() > 0
 
 
 def test_people_are_told_on_one_line_each(signs: Path, logs: Path, tmp_path: Path) -> None:

@@ -129,6 +129,15 @@ def test_a_model_of_tokens_is_told_how_to_read_lines(logs: Path, tmp_path: Path)
     assert json.loads(done.stdout)["class"] == "disk"
 
 
+def test_a_model_of_an_oddly_named_column_reads_lines(tmp_path: Path) -> None:
+    columns = log_columns(600)
+    path = write_parquet(tmp_path / "a.parquet", {"log.message": columns["message"], "label": columns["label"]})
+    model = tmp_path / "m.seqbag"
+    assert call("train", "--source", path, "--out", model, *QUICK).returncode == 0
+    done = run("predict", model, "-", stdin=b"worker 1 says unreachable after 5 ms\n")
+    assert (json.loads(done.stdout)["class"], done.stderr) == ("network", "")
+
+
 def test_nothing_half_written(model: Path, tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "a.parquet", log_columns(12_000), row_group_size=3000)
     damage_row_group(path, 3)

@@ -63,3 +63,15 @@ def test_a_terminal_gets_bars(logs: Path, tmp_path: Path) -> None:
     assert b"layer 1: training" in shown
     assert "━".encode() in shown
     assert b"held-out accuracy" in shown
+
+
+def test_a_training_goes_on_when_nobody_reads_its_progress(logs: Path, tmp_path: Path) -> None:
+    """As in `seqbag train ... 2>&1 | head -1`."""
+    command = [SEQBAG, "train", "--source", str(logs), "--out", str(tmp_path / "m.seqbag"), *QUICK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stderr is not None
+        process.stderr.close()
+        assert process.stdout is not None
+        assert process.stdout.read().startswith(b"600 rows, 3 classes: accuracy ")
+    assert process.returncode == 0
+    assert (tmp_path / "m.seqbag").is_file()

@@ -292,6 +292,16 @@ class TestPlacesThatCannotBeWritten:
         fails(3, message, "train", "--source", source, "--out", tmp_path / "m.seqbag", *SETTINGS)
         assert work.read_text() == "mine"
 
+    def test_a_work_folder_of_other_files(self, source: Path, tmp_path: Path) -> None:
+        """Whose names are almost ours, and which a run would write over and remove."""
+        names = ["network-2024.parquet", "bags-1.arrow", "checkpoint"]
+        for name in names:
+            (tmp_path / name).write_text("mine")
+        message = f"{tmp_path} is no work folder, as bags-1.arrow is in it: name a new or an empty one with --work-dir"
+        out = tmp_path / "m.seqbag"
+        fails(3, message, "train", "--source", source, "--out", out, *SETTINGS, "--work-dir", tmp_path)
+        assert {path.name: path.read_text() for path in tmp_path.iterdir()} == dict.fromkeys(names, "mine")
+
     def test_a_file_system_that_is_read_only(self, source: Path, trained: Path, small_disk: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", small_disk], check=True)
         out = small_disk / "m.seqbag"

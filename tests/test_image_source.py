@@ -78,3 +78,9 @@ def test_class_numbers_become_names(tmp_path: Path) -> None:
     source = table_source(path)
     assert source.class_names == ("cat", "dog", "it's")
     assert [label for _, label in all_rows(source)] == ["it's", "cat", None, "7", "dog"]
+
+
+def test_class_numbers_that_a_query_made_stay_numbers(tmp_path: Path) -> None:
+    path = write_hub_images(tmp_path / "a.parquet", pictures(3, (3, 3, 3)), [2, 0, 1], ("cat", "dog", "it's"))
+    source = table_source(path, sql="SELECT img, label % 2 AS label FROM source")
+    assert [label for _, label in all_rows(source)] == ["0", "0", "1"]

@@ -31,6 +31,8 @@ from tests.builders import (
     write_lines,
     write_parquet,
 )
+from tests.command import call, run_json
+from tests.conftest import QUICK
 from tests.contracts import all_rows, check_source
 from tests.opened import refusal, table_source
 
@@ -205,11 +207,27 @@ def test_the_query_is_part_of_the_fingerprint(tmp_path: Path) -> None:
     assert len(prints) == 3
 
 
+def test_a_glob_reads_all_that_it_matches(tmp_path: Path) -> None:
+    for name in ("a.log", "b.log.1", "c.log.2.gz"):
+        write_lines(tmp_path / name, [f"line of {name}"])
+    (tmp_path / "_SUCCESS").touch()
+    source = open_source(str(tmp_path / "*"), need_label=False)
+    assert [text for text, _ in all_rows(source)] == ["line of a.log", "line of b.log.1", "line of c.log.2.gz"]
+    assert source.describe() == f"{tmp_path}/*: 3 files, text from `line`"
+    (tmp_path / "b.log.2.bz2").touch()
+    told = f"{tmp_path}/b.log.2.bz2 is not read as the log files beside it are; name files of one kind"
+    assert refusal(tmp_path / "*") == f"{tmp_path}/*: {told}"
+    assert len(all_rows(open_source(str(tmp_path), need_label=False))) == 3
+
+
 def test_sources_that_are_not_there(tmp_path: Path) -> None:
     assert refusal(tmp_path / "no.parquet") == f"{tmp_path}/no.parquet: no such file or folder"
     assert refusal(tmp_path / "*.log") == f"{tmp_path}/*.log: no file matches"
     assert "holds no file of a kind that is understood" in refusal(tmp_path)
-    for uri, what in (("what.ever", "not a source"), ("ftp://x/y", "no such kind of source"), (":memory:", "--sql")):
+    assert refusal("what.ever") == "what.ever: no such file or folder"
+    (tmp_path / "what.ever").touch()
+    unknown = str(tmp_path / "what.ever")
+    for uri, what in ((unknown, "not a source"), ("ftp://x/y", "no such kind of source"), (":memory:", "--sql")):
         with pytest.raises(UsageError, match=what):
             open_source(uri)
     with pytest.raises(UsageError, match="exclude each other"):
@@ -242,6 +260,38 @@ def test_a_third_party_adds_a_source_by_entry_point(tmp_path: Path, monkeypatch:
     assert "the source `other_source:Missing` failed" in refusal("faulty://here")
     with pytest.raises(UsageError, match="installed: faulty://, other://"):
         open_source("third://here")
+
+
+LEAST_SOURCE = """
+import numpy as np
+from tests.memory import MemorySource
+
+class Least:
+    kind, rows, fingerprint = "text", None, "here"
+
+    def __init__(self, uri, options):
+        self.inner = MemorySource("text", (["disk is full", "all is well"] * 100, ["bad", "good"] * 100))
+
+    def describe(self):
+        return "what the third party has"
+
+    def batches(self, size):
+        return self.inner.batches(size)
+"""
+
+
+def test_a_source_of_five_members_trains_and_evaluates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "site"
+    (package / "least-1.0.dist-info").mkdir(parents=True)
+    (package / "least-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: least\nVersion: 1.0\n")
+    (package / "least-1.0.dist-info" / "entry_points.txt").write_text("[seqbag.sources]\nleast = least_source:Least\n")
+    (package / "least_source.py").write_text(LEAST_SOURCE)
+    monkeypatch.syspath_prepend(package)
+    model = tmp_path / "m.seqbag"
+    done = call("train", "--source", "least://here", "--out", model, *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert run_json("evaluate", model, "--source", "least://here")["accuracy"] == 1.0
+    assert run_json("inspect", model)["classes"] == ["bad", "good"]
 
 
 def test_rows_have_a_length() -> None:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from seqbag.batch import TextColumn
+from seqbag.errors import UsageError
 from seqbag_connectors import open_source
 from tests.builders import EVENTS, LABELS, MESSAGES, damage_row_group, table, write_database, write_parquet
 from tests.contracts import all_rows
@@ -166,7 +167,8 @@ def test_a_damaged_row_group_is_named_or_skipped(tmp_path: Path) -> None:
 def test_a_query_that_outgrows_its_memory_says_so(tmp_path: Path) -> None:
     sql = "SELECT list(x) AS tokens FROM range(30000000) t(x)"
     message = refusal(":memory:", sql=sql, need_label=False, memory_bytes=50 << 20)
-    assert message.startswith(":memory:: the query needs more memory; raise --memory (failed to")
+    assert message.startswith(":memory:: the query needs more memory (failed to")
+    assert message.endswith("): give it less to sort, group or join, or `seqbag train` more --memory")
 
 
 def test_a_database_without_one_table_needs_sql(tmp_path: Path) -> None:
@@ -175,6 +177,42 @@ def test_a_database_without_one_table_needs_sql(tmp_path: Path) -> None:
     assert refusal(path).startswith(f"{path}: 2 tables (logs, other)")
     assert len(all_rows(open_source(str(path), sql="FROM other"))) == 20
     assert refusal(tmp_path / "a.duckdb", sql="FROM third").startswith(f"{path}: --sql: Table with name third")
+
+
+def test_one_database_is_read_at_a_time(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_database(tmp_path / f"{name}.duckdb", table(20))
+    assert refusal(tmp_path) == f"{tmp_path}: 2 databases, of which one can be read at a time: name it"
+
+
+def test_values_of_several_types_are_read_without_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"message": "a \\"b\\" \\u00e9", "label": "x"}\n{"message": 7, "label": 3}\n')
+    assert all_rows(open_source(str(path))) == [('a "b" é', "x"), ("7", "3")]
+
+
+def test_bytes_that_are_text_are_decoded_on_request(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", {"message": ["é".encode()], "label": ["x"]})
+    told = f'{path}: --text message is BLOB; try --text "decode(message)"'
+    assert refusal(path, text="message") == told
+    assert all_rows(open_source(str(path), text="decode(message)")) == [("é", "x")]
+
+
+def test_a_shape_is_of_images(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "a.parquet", table(20))
+    with pytest.raises(UsageError) as caught:
+        open_source(str(path), text="message", shape=(28, 28, 1))
+    assert str(caught.value) == "--shape is about images, and `message` is read as text: leave it out"
+    with pytest.raises(UsageError, match="--shape 28,28: give HEIGHT,WIDTH,CHANNELS, each at least 1"):
+        open_source(str(path), text="message", shape=(28, 28))
+
+
+def test_only_literals_that_name_files_are_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_parquet(tmp_path / "a.parquet", table(20))
+    (tmp_path / "b.log").touch()
+    monkeypatch.chdir(tmp_path)
+    sql = f"SELECT string_split(message, '.') AS tokens, message LIKE '*' AS label, '/' AS x FROM '{path}'"
+    assert table_source(":memory:", sql=sql)._relation.files.paths == (str(path),)
 
 
 def test_the_engine_shows_no_progress_of_its_own() -> None:

@@ -14,6 +14,7 @@ import click
 from seqbag import __version__
 from seqbag.errors import DataError, SeqbagError, UsageError
 from seqbag_cli import interrupt
+from seqbag_cli.options import tell
 
 INTERRUPTED = 130
 
@@ -108,5 +109,5 @@ def _explain(error: BaseException) -> int:
 
 
 def _say(message: str, code: int) -> int:
-    print(f"seqbag: {' '.join(message.split())}", file=sys.stderr)
+    tell(sys.stderr, f"seqbag: {' '.join(message.split())}")
     return code

@@ -13,7 +13,7 @@ from seqbag.store import Model
 if TYPE_CHECKING:
     from seqbag.batch import Source
 
-_COLUMN = re.compile(r"^\w+$")
+_OF_LINES = re.compile(r"\b(line|file|line_number)\b", re.IGNORECASE)  # the columns of a stream
 _KINDS = ("text", "tokens", "image")
 
 
@@ -45,10 +45,13 @@ def open_for(model: Model, uri: str, need_label: bool, threads: int, **options: 
 
 
 def _usual_input(model: Model, uri: str) -> str | None:
-    """The column or expression of training. Lines of a stream have no such column: there it is the line itself."""
+    """The column or expression of training, None if its source had none to name.
+
+    Lines of a stream have no such column: there it is the line itself, unless an expression speaks of lines.
+    """
     kind, column = model.columns["kind"], str(model.columns["input"])
-    if uri != "-" or not _COLUMN.match(column):
-        return column
+    if uri != "-" or _OF_LINES.search(column):
+        return column or None
     if kind != "text":
         raise UsageError(
             f"the model reads {kind} and `-` gives lines: say how to make them, "

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 
@@ -118,7 +118,15 @@ def plain(value: Any) -> Any:
 def note(quiet: bool, text: str) -> None:
     """A line on stderr, unless --quiet."""
     if not quiet:
-        print(text, file=sys.stderr)
+        tell(sys.stderr, text)
+
+
+def tell(out: TextIO, text: str) -> None:
+    """A line on stderr. If nobody reads it any more (`2>&1 | head`), the work goes on in silence."""
+    try:
+        print(text, file=out, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def size_text(size: float) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from seqbag.progress import Progress, Silent
 from seqbag_cli.interrupt import Stoppable
+from seqbag_cli.options import tell
 
 if TYPE_CHECKING:
     import rich.progress
@@ -58,7 +59,7 @@ class Lines:
         self._tell(f", {self._clock() - self._started:.1f} s")
 
     def note(self, text: str) -> None:
-        print(text, file=self._out, flush=True)
+        tell(self._out, text)
 
     def _tell(self, time_text: str) -> None:
         seconds = max(self._clock() - self._started, 1e-9)

@@ -114,7 +114,11 @@ def train(
             if checkpoint.unfinished and not resume:
                 progress.note(f"{folder} holds an interrupted run: --resume would go on with it; starting anew")
             trained = _train(opened, config, progress, checkpoint)
-            columns = {name: getattr(opened, name, None) for name in ("kind", "input", "label")}
+            columns = {
+                "kind": opened.kind,
+                "input": getattr(opened, "input", ""),
+                "label": getattr(opened, "label", None),
+            }
             if options["shape"] is not None:
                 columns["shape"] = options["shape"]
             model_bytes = save(trained.model(columns), out)

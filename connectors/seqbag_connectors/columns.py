@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -129,7 +129,7 @@ class _Chooser:
             raise DataError(f"{self._name}: --{kind} {given} is {_short(type_)}; {_remedy(kind, given, type_)}")
         sql = self._sql(given)
         if kind == "text":
-            return f"CAST({sql} AS VARCHAR)"
+            return _as_text(sql, type_)
         if kind == "tokens":
             return f"CAST({sql} AS VARCHAR[])"
         return f"struct_extract({sql}, 'bytes')" if type_.startswith("STRUCT") else sql
@@ -139,9 +139,10 @@ class _Chooser:
         if _NESTED.search(type_):
             raise DataError(f"{self._name}: --label {label} is {_short(type_)}; a label is one text or number a row")
         sql = self._sql(label)
-        names = self._class_names(label) if label in self._columns else None
+        own = label in self._columns and self._options.sql is None  # a query may call anything by that name
+        names = self._class_names(label) if own else None
         if names is None or not type_.endswith(("INT", "INTEGER")):
-            return f"CAST({sql} AS VARCHAR)", names
+            return _as_text(sql, type_), names
         listed = ", ".join(literal(name) for name in names)
         named = f"WHEN {sql} BETWEEN 0 AND {len(names) - 1} THEN list_extract([{listed}], {sql} + 1)"
         # -1 is how the hub marks a row without a label; a number beyond the names stays a number.
@@ -169,6 +170,11 @@ class _Chooser:
         return f"Columns: {', '.join(names[:most])}{more}"
 
 
+def _as_text(sql: str, type_: str) -> str:
+    """A value as text. JSON would be its own source, in quotes: of files whose values are of several types."""
+    return f"({sql} ->> '$')" if type_ == "JSON" else f"CAST({sql} AS VARCHAR)"
+
+
 def _remedy(kind: InputKind, given: str, type_: str) -> str:
     if kind == "image" and _FLOATS.match(type_):
         return f'pixels must be bytes: --image "list_transform({given}, x -> CAST(round(x * 255) AS UTINYINT))"'
@@ -176,12 +182,10 @@ def _remedy(kind: InputKind, given: str, type_: str) -> str:
         return f'pixels must be bytes: --image "CAST({given} AS UTINYINT[])"'
     if kind == "image":
         return "images are PNG or JPEG bytes, or lists of UTINYINT with --shape"
+    if kind == "text" and _TOKENS.match(type_):
+        return f"read it with --tokens {given}"
     if kind == "text":
-        other: Mapping[bool, str] = {
-            True: f"read it with --tokens {given}",
-            False: f'try --text "CAST({given} AS VARCHAR)"',
-        }
-        return other[_TOKENS.match(type_) is not None]
+        return f'try --text "decode({given})"' if type_ == "BLOB" else f'try --text "CAST({given} AS VARCHAR)"'
     if _TEXT.match(type_):
         return f"read it with --text {given}, or split it: --tokens \"string_split({given}, ' ')\""
     return "tokens are a list of texts or whole numbers"

@@ -24,29 +24,46 @@ FILE_KINDS = {
 _END = 1 << 16  # bytes at either end of a file that are part of its stamp
 
 
+def kind_of(path: str) -> str | None:
+    """The kind (a key of FILE_KINDS) that the name of a file belongs to, if any."""
+    base = os.path.basename(path).lower()
+    return next((kind for kind, name in FILE_KINDS.items() if name.search(base)), None)
+
+
 def find_files(uri: str) -> tuple[str, list[str]] | None:
     """The kind of files (a key of FILE_KINDS) a path, folder or glob stands for, and their paths in sorted order.
 
+    A folder may hold files of other kinds, which are left aside; a glob says what is to be read, and may not match any.
     None where the name belongs to no kind. Raises DataError for what does not exist or holds no readable file.
     """
-    if os.path.isdir(uri):
+    folder = os.path.isdir(uri)
+    if folder:
         found = sorted(_walk(uri))
     elif os.path.lexists(uri) or not glob.has_magic(uri):
-        kind = next((kind for kind, name in FILE_KINDS.items() if name.search(os.path.basename(uri).lower())), None)
-        if kind is not None and not os.path.exists(uri):
+        if not os.path.exists(uri):
             raise DataError(f"{uri}: no such file or folder")
-        return (kind, [uri]) if kind is not None else None
+        kind = kind_of(uri)
+        return None if kind is None else (kind, [uri])
     else:
-        found = sorted(path for path in glob.glob(uri, recursive=True) if os.path.isfile(path))
+        found = sorted(path for path in glob.glob(uri, recursive=True) if os.path.isfile(path) and not _marks(path))
         if not found:
             raise DataError(f"{uri}: no file matches")
-    for kind, name in FILE_KINDS.items():
-        paths = [path for path in found if name.search(os.path.basename(path).lower())]
-        if kind == "cifar" and os.path.isdir(uri):
-            paths = [path for path in paths if not os.path.basename(path).startswith("test_batch")]
-        if paths:
-            return kind, paths
-    raise DataError(f"{uri}: holds no file of a kind that is understood (Parquet, CSV, JSON, DuckDB, .log, .txt)")
+    kinds = {path: kind_of(path) for path in found}
+    first = next((kind for kind in FILE_KINDS if kind in kinds.values()), None)
+    if first is None:
+        raise DataError(f"{uri}: holds no file of a kind that is understood (Parquet, CSV, JSON, DuckDB, .log, .txt)")
+    paths = [path for path, kind in kinds.items() if kind == first]
+    if not folder and len(paths) < len(found):
+        other = next(path for path, kind in kinds.items() if kind != first)
+        raise DataError(f"{uri}: {other} is not read as the {first} files beside it are; name files of one kind")
+    if first == "cifar" and folder:
+        paths = [path for path in paths if not os.path.basename(path).startswith("test_batch")] or paths
+    return first, paths
+
+
+def _marks(path: str) -> bool:
+    """Whether a file speaks of those beside it, as `_SUCCESS` and `_metadata` do."""
+    return os.path.basename(path).startswith("_") and kind_of(path) is None
 
 
 def _walk(folder: str) -> Iterator[str]:

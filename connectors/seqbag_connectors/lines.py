@@ -8,7 +8,7 @@ import numpy as np
 
 from seqbag.batch import TextColumn
 
-MAX_LINE = 1 << 24  # bytes; a longer line is cut, so that no file can fill the memory
+MAX_LINE = 1 << 20  # bytes; a longer line is cut, so that no file can fill the memory
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from seqbag.errors import DataError, SeqbagError, UsageError
-from seqbag_connectors.files import find_files
+from seqbag_connectors.files import find_files, kind_of
 from seqbag_connectors.options import ReadOptions
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ def _relation(uri: str, options: ReadOptions) -> Relation:
     if kind == "parquet":
         return relations.ParquetRelation(uri, paths)
     if kind == "database":
+        if len(paths) > 1:
+            raise DataError(f"{uri}: {len(paths)} databases, of which one can be read at a time: name it")
         return relations.DatabaseRelation(uri, paths, has_query=options.sql is not None)
     if kind == "log":
         from seqbag_connectors.logs import LogRelation
@@ -73,8 +76,11 @@ def _files_in(sql: str) -> list[str]:
     """The files a query names, as far as its string literals tell; they are watched for changes."""
     paths: list[str] = []
     for text in re.findall(r"'((?:[^']|'')+)'", sql):
+        name = text.replace("''", "'")
+        if kind_of(name) is None or os.path.isdir(name):  # a separator, a pattern, any other text
+            continue
         try:
-            found = find_files(text.replace("''", "'"))
+            found = find_files(name)
         except DataError:
             continue
         paths.extend(found[1] if found is not None else [])

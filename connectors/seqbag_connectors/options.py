@@ -39,7 +39,7 @@ class ReadOptions:
         given = [f"--{name}" for name in ("text", "tokens", "image") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UsageError(f"{' and '.join(given)} exclude each other: name one input")
-        if self.shape is not None and (len(self.shape) < 2 or min(self.shape) < 1):
+        if self.shape is not None and (len(self.shape) < 3 or min(self.shape) < 1):
             raise UsageError(f"--shape {','.join(map(str, self.shape))}: give HEIGHT,WIDTH,CHANNELS, each at least 1")
         if self.threads < 1:
             raise UsageError(f"--threads {self.threads}: at least 1 is needed")

@@ -9,7 +9,7 @@ import duckdb
 import pyarrow as pa
 
 from seqbag.batch import ImageColumn, InputKind, Rows, TextColumn, TokensColumn
-from seqbag.errors import DataError
+from seqbag.errors import DataError, UsageError
 from seqbag_connectors.arrow import label_column, rebatch, text_column, tokens_column
 from seqbag_connectors.columns import choose
 from seqbag_connectors.engine import connect, keeps_order, one_line
@@ -38,6 +38,8 @@ class TableSource:
             relation.attach(con)
             chosen = choose(con, relation.name, options, relation.class_names)
             self.kind: InputKind = chosen.kind
+            if options.shape is not None and self.kind != "image":
+                raise UsageError(f"--shape is about images, and `{chosen.input}` is read as {self.kind}: leave it out")
             self.input, self.label, self.class_names = chosen.input, chosen.label, chosen.class_names
             self._query = chosen.query
             if options.skip_bad:
@@ -62,7 +64,9 @@ class TableSource:
 
     def describe(self) -> str:
         """One line for people: what is read and which columns were chosen."""
-        parts = [f"{self.kind} from `{self.input}`"]
+        files = len(self._relation.files.paths)
+        parts = [f"{files} files"] if files > 1 else []
+        parts.append(f"{self.kind} from `{self.input}`")
         if self.label is not None:
             parts.append(f"label from `{self.label}`")
         if self._options.sql is not None:
@@ -127,6 +131,7 @@ class TableSource:
         except DataError as changed:
             return changed
         if isinstance(error, duckdb.OutOfMemoryException) or "Out of Memory Error" in str(error):
-            return DataError(f"{self._relation.name}: the query needs more memory; raise --memory ({one_line(error)})")
+            what = "give it less to sort, group or join, or `seqbag train` more --memory"
+            return DataError(f"{self._relation.name}: the query needs more memory ({one_line(error)}): {what}")
         told = None if "Conversion Error" in str(error) else self._relation.explain(self._query)
         return told or DataError(f"{self._relation.name}: {one_line(error)}")
