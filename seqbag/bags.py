@@ -13,14 +13,15 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
-from seqbag.batch import Float32s, Int32s, Int64s
+from seqbag.batch import Float32s, Int32s, Int64s, cuts
 from seqbag.errors import UsageError
 from seqbag.kernels.bagmath import join_regions, mark_codes, select_bags
 from seqbag.kernels.counting import add_examples, add_labels, list_labels, rehash
 from seqbag.kernels.halves import mixed_rows
 
 Halves = npt.NDArray[np.float16]
-_STRETCH = 1 << 15  # bags merged at once
+_STRETCH = 1 << 15  # bags merged at once, at most
+_SITES = 1 << 22  # of bags merged at once
 
 
 class Bags:
@@ -252,8 +253,12 @@ class Bags:
         if (other.groups, other.regions, other.width) != (self.groups, self.regions, self.width):
             raise UsageError("bags of different groups, regions or features do not merge: make both by `empty` of one")
         pointers, classes, counts = other.label_counts()
-        for start in range(0, other.size, _STRETCH):
-            part = slice(start, min(start + _STRETCH, other.size))
+        sites = np.zeros(other.size, np.int64)
+        if other.spans:
+            sites = np.diff(
+                np.concatenate([[0], np.cumsum(other.counts, dtype=np.int64)])[other.pointers[:: other.spans]]
+            )
+        for part in cuts(np.maximum(sites, _SITES // _STRETCH), _SITES):
             bags = self._add(*other._examples(part, codes), other._dense[part])
             nodes = slice(pointers[part.start], pointers[part.stop])
             owners = np.repeat(bags, np.diff(pointers[part.start : part.stop + 1]))

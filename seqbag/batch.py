@@ -24,6 +24,16 @@ def ragged_take(offsets: Int64s, rows: npt.NDArray[np.intp]) -> tuple[npt.NDArra
     return np.arange(taken[-1]) + np.repeat(offsets[:-1][rows] - taken[:-1], lengths), taken
 
 
+def cuts(sizes: npt.NDArray[np.integer], most: int) -> Iterator[slice]:
+    """Rows of these sizes (n,) in stretches of at most `most` in all, but of one row at least."""
+    ends, start = np.cumsum(sizes, dtype=np.int64), 0
+    while start < len(ends):
+        before = int(ends[start - 1]) if start else 0
+        stop = max(start + 1, int(np.searchsorted(ends, before + most, side="right")))
+        yield slice(start, stop)
+        start = stop
+
+
 @dataclass(frozen=True, slots=True)
 class TextColumn:
     """n strings in Arrow's layout: string i is `data[offsets[i]:offsets[i + 1]]`, UTF-8.
@@ -42,6 +52,15 @@ class TextColumn:
         index, offsets = ragged_take(self.offsets, rows)
         return TextColumn(self.data[index], offsets)
 
+    def part(self, rows: slice) -> TextColumn:
+        """Some strings that follow each other, where they are."""
+        return TextColumn(self.data, self.offsets[rows.start : rows.stop + 1])
+
+    @property
+    def sizes(self) -> Int64s:
+        """(n,) bytes of each."""
+        return np.diff(self.offsets)
+
 
 @dataclass(frozen=True, slots=True)
 class TokensColumn:
@@ -58,6 +77,15 @@ class TokensColumn:
         index, offsets = ragged_take(self.offsets, rows)
         return TokensColumn(self.tokens.take(index), offsets)
 
+    def part(self, rows: slice) -> TokensColumn:
+        """Some lists that follow each other, where they are."""
+        return TokensColumn(self.tokens, self.offsets[rows.start : rows.stop + 1])
+
+    @property
+    def sizes(self) -> Int64s:
+        """(n,) tokens of each."""
+        return np.diff(self.offsets)
+
 
 @dataclass(frozen=True, slots=True)
 class ImageColumn:
@@ -72,12 +100,22 @@ class ImageColumn:
         """The images named by rows, in that order."""
         return ImageColumn(self.pixels[rows])
 
+    def part(self, rows: slice) -> ImageColumn:
+        """Some images that follow each other, where they are."""
+        return ImageColumn(self.pixels[rows])
+
+    @property
+    def sizes(self) -> Int64s:
+        """(n,) values of each."""
+        return np.full(len(self), np.prod(self.pixels.shape[1:]), np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class LabelColumn:
     """n labels, dictionary-encoded batch by batch: row i has `names[codes[i]]`; code -1 is a null.
 
-    codes: (n,) int32; names: the distinct labels of this batch as text, in the order they first appear.
+    codes: (n,) int32; names: the distinct labels of this batch, or of one it is part of, as text, in the order they
+    first appear.
     """
 
     codes: Int32s
@@ -93,6 +131,12 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.input)
+
+    def parts(self, most: int) -> Iterator[Rows]:
+        """The rows in stretches of at most `most` bytes of text, tokens or pixel values, but of one row at least."""
+        for rows in cuts(self.input.sizes, most):
+            labels = None if self.labels is None else LabelColumn(self.labels.codes[rows], self.labels.names)
+            yield Rows(self.input.part(rows), labels)
 
 
 class Source(Protocol):

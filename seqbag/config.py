@@ -138,6 +138,8 @@ class TrainConfig:
         """Raise UsageError if a setting does not fit a kind of input."""
         if self.polish and kind != "image":
             raise UsageError(f"polish is {self.polish}: only images are polished, leave it out")
+        if kind == "image" and self.regions is not None and Regions.parse(self.regions).kind == "tail":
+            raise UsageError(f"regions {self.regions} are the ends of sequences: of images use whole or grid:2")
 
     def filters_of(self, layer: int) -> int:
         """Filters of each width in a layer, counted from 0."""

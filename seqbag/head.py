@@ -31,6 +31,7 @@ Activation = Literal["relu", "tanh", "sign"]
 ACTIVATIONS: dict[Activation, int] = {"relu": RELU, "tanh": TANH, "sign": SIGN}
 _PIECE = 1024  # visits of a batch, about, that a thread passes at a time, and that are standardised by themselves
 _TESTED = 4096  # bags, about, that are passed at a time where nothing is trained
+_LOGITS = 1 << 24  # that are worked out at a time where nothing is trained
 _STEPS = 16  # an epoch, at least, however often rows repeat
 _SHOWN = 8192  # held-out bags, at most, for the accuracy shown after an epoch
 
@@ -147,6 +148,7 @@ class Head:
     ) -> list[_Judged]:
         """What `judge` makes of some labels at a time: their class, the likeliest class, and how many rows have it."""
         pointers, classes, counts = bags.label_counts()
+        batch = max(1, min(batch, _LOGITS // self.classifier.classes))
 
         def part(chosen: npt.NDArray[np.intp]) -> _Judged:
             best = self.classifier.logits(self.features(bags, chosen)).argmax(1)

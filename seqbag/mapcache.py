@@ -6,6 +6,7 @@ these are given back to the system, so that no more is kept than the larger of t
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 from collections.abc import Sequence
 from dataclasses import replace
@@ -122,5 +123,6 @@ def _mapped(size: int) -> mmap.mmap:
     """Memory of its own, which can be given back in parts, in pages as large as numpy asks for."""
     room = mmap.mmap(-1, max(1, size), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
-        room.madvise(mmap.MADV_HUGEPAGE)
+        with contextlib.suppress(OSError):  # a kernel may be built without
+            room.madvise(mmap.MADV_HUGEPAGE)
     return room

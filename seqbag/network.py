@@ -15,6 +15,8 @@ from seqbag.features import pooled_features, takes_means
 from seqbag.layer import Layer, Maps, embed
 from seqbag.tokens import Encoder
 
+_LARGEST = float(np.finfo(np.float16).max)
+
 _SITES = 4096  # sites that go through the layers at once, so that their activations stay in the cache
 
 
@@ -109,4 +111,6 @@ class Network:
             if layer.regions.kind != "none":
                 features.append(pooled_features(*layer.pool(activations), takes_means(layer.regions)))
             maps = layer.next_input(activations)
-        return np.concatenate(features, axis=1, dtype=np.float16, casting="same_kind"), maps
+        # Of inputs unlike any that were trained on, means may pass what a half can hold: infinite, they made NaN.
+        bounded = [np.clip(part, -_LARGEST, _LARGEST) for part in features]
+        return np.concatenate(bounded, axis=1, dtype=np.float16, casting="same_kind"), maps

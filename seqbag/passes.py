@@ -22,12 +22,14 @@ from seqbag.patches import Patcher
 from seqbag.progress import Progress
 from seqbag.recency import STRATA
 from seqbag.regions import Regions
-from seqbag.spill import Part, Spill
+from seqbag.spill import Spill
 
 BATCH_ROWS = 8192
+_BATCH_SIZE = 1 << 21  # bytes of text, tokens or pixel values that are prepared and counted at once
 _MOST_CLASSES = 65_536
 Windows: TypeAlias = tuple[npt.NDArray[np.generic], Int64s, tuple[int, ...] | None]  # as `Maps.windows` gives them
 _KEPT_ROWS = 2  # of a class that are trained on before one is held out
+_SAMPLE_SITES = 1 << 23  # of a sample of rows
 
 
 def complete(labels: LabelColumn | None, first_row: int) -> LabelColumn:
@@ -90,13 +92,16 @@ def scatter(numbers: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.uint64]
 
 
 class RowSample:
-    """A uniform sample of rows, those with the smallest hashes of their number: the same in any order or sharding."""
+    """A uniform sample of rows, those with the smallest hashes of their number: the same in any order or sharding.
+
+    Fewer of them, if they are so long that they have more than `_SAMPLE_SITES` sites.
+    """
 
     def __init__(self, rows: int, seed: int) -> None:
         self.rows, self.seed = rows, seed
         self._kept: list[tuple[npt.NDArray[np.uint64], Maps]] = []
         self._limit = np.uint64(2**64 - 1)
-        self._held = 0
+        self._held = self._sites = 0
 
     def update(self, maps: Maps, first_row: int) -> None:
         """Offer the rows of a batch, numbered from first_row."""
@@ -105,7 +110,8 @@ class RowSample:
         if len(chosen):
             self._kept.append((keys[chosen], take(maps, chosen)))
             self._held += len(chosen)
-        if self._held > 2 * self.rows:
+            self._sites += len(self._kept[-1][1].values)
+        if self._held > 2 * self.rows or self._sites > 2 * _SAMPLE_SITES:
             self._shrink()
 
     def maps(self) -> Maps:
@@ -120,22 +126,30 @@ class RowSample:
         self._shrink()
         keys, maps = self._kept[0]
         grid = np.array(maps.grid or (), np.int64)
-        return {"keys": keys, "values": maps.values, "offsets": maps.offsets, "grid": grid}
+        limit = np.array([self._limit])
+        return {"keys": keys, "values": maps.values, "offsets": maps.offsets, "grid": grid, "limit": limit}
 
     def restore(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Take the state that `arrays` gave."""
         if arrays:
             grid = tuple(arrays["grid"].tolist()) or None
             self._kept = [(arrays["keys"], Maps(arrays["values"], arrays["offsets"], grid))]
+            self._limit = arrays["limit"][0]
             self._shrink()
 
     def _shrink(self) -> None:
         keys = np.concatenate([part[0] for part in self._kept])
-        order = np.argsort(keys, kind="stable")[: self.rows]
-        self._kept = [(keys[order], take(concatenate([part[1] for part in self._kept]), order))]
-        self._held = len(order)
-        if self._held == self.rows:
-            self._limit = keys[order[-1]]
+        order = np.argsort(keys, kind="stable")
+        maps = concatenate([part[1] for part in self._kept])
+        fit = int(np.searchsorted(np.cumsum(np.diff(maps.offsets)[order]), _SAMPLE_SITES, side="right"))
+        most = max(1, min(fit, self.rows))
+        kept = order[:most]
+        self._kept = [(keys[kept], take(maps, kept))]
+        self._held, self._sites = len(kept), len(self._kept[0][1].values)
+        if most == self.rows:
+            self._limit = keys[kept[-1]]
+        elif most < len(order):  # shorter rows with smaller keys than that of the first which does not fit still may
+            self._limit = keys[order[most]]
 
 
 def take(maps: Maps, rows: npt.NDArray[np.intp]) -> Maps:
@@ -221,22 +235,27 @@ class LayerCounts:
         self.codebooks = restored
 
     @property
+    def examples(self) -> int:
+        """Examples that are counted in one of the bags: all, unless some of those held out had to go."""
+        return self.bags.examples + self.held_out.examples
+
+    @property
     def distinct(self) -> int:
         """Bags told apart before any were clustered; those of two files are not compared."""
         return self.gathered or self.bags.size
 
-    def relieve(self, rng: np.random.Generator) -> Part | None:
-        """Move the bags to a file if they are over budget; of the held-out ones, keep a sample. Returns the file."""
+    def relieve(self, rng: np.random.Generator, progress: Progress, task: str) -> None:
+        """Move the bags to a file if they are over budget; of the held-out ones, keep a sample."""
         if self.spill is None or not self.codebooks:
-            return None
+            return
         if self.held_out.nbytes > self.budget // 4:
             self.held_out = self.held_out.sample(self.held_out.size // 2, rng)
         if self.bags.nbytes <= self.budget:
-            return None
+            return
         part, self.bags = self.spill.write(self.bags), self.bags.empty()
-        return part
+        progress.note(f"{task}: the bags outgrew their memory, {part.size:,} are in {part.name}")
 
-    def gather(self, rng: np.random.Generator, threads: int, strata: int = 1) -> None:
+    def gather(self, rng: np.random.Generator, threads: int, progress: Progress, task: str, strata: int = 1) -> None:
         """Read back what was moved to files, clustered such that all of it takes half the budget.
 
         strata: labels that a class has.
@@ -252,6 +271,7 @@ class LayerCounts:
             bags = self.spill.read(part)
             cluster_bags(bags, max(1, int(share * bags.size)), rng, threads, strata)
             self.bags.merge(bags, same)
+        progress.note(f"{task}: {self.gathered:,} bags were clustered to {self.bags.size:,}")
 
     def cluster(self, clusters: int | None, rng: np.random.Generator, threads: int) -> None:
         """Cluster the bags to `clusters`, if that is asked for."""
@@ -324,10 +344,11 @@ def stream(source: Source, progress: Progress, task: str) -> Iterator[tuple[int,
     """Batches of a source with the number of their first row, shown as progress. Raises DataError without rows."""
     progress.begin(task, source.rows, "rows")
     first = 0
-    for rows in source.batches(BATCH_ROWS if source.kind != "image" else BATCH_ROWS // 16):
-        yield first, rows
-        first += len(rows)
-        progress.advance(len(rows))
+    for batch in source.batches(BATCH_ROWS if source.kind != "image" else BATCH_ROWS // 16):
+        for rows in batch.parts(_BATCH_SIZE):
+            yield first, rows
+            first += len(rows)
+            progress.advance(len(rows))
     progress.end()
     if first == 0:
         raise DataError(f"{source.describe()} has no rows: there is nothing to read")

@@ -127,7 +127,8 @@ class Polish:
             losses, right, tested, first = 0.0, 0, 0, done
             for block in blocks(epoch):
                 order = self.rng.permutation(np.flatnonzero(~block.held))
-                for chosen in np.array_split(order, max(1, len(order) // schedule.batch)):
+                batches = np.array_split(order, max(1, len(order) // schedule.batch))
+                for chosen in batches if len(order) else []:  # all of a small block may be held out
                     rate = one_cycle(min(done, steps - 1), steps, schedule.rate)
                     losses += self._step(block, chosen, class_weights, smoothing, optimiser, rate)
                     done += 1

@@ -50,7 +50,7 @@ class ShardStatistics:
     """Classes, vocabulary and first-layer counts of some rows.
 
     kind: of input; index: numbers of the label texts; vocabulary: token counts and maybe texts; counts: codebooks and
-    bags; rows: how many were counted.
+    bags; rows: how many were counted; first_row: the number of the first among those of all shards.
     """
 
     kind: InputKind
@@ -59,6 +59,7 @@ class ShardStatistics:
     counts: LayerCounts
     index: ClassIndex = field(default_factory=ClassIndex)
     rows: int = 0
+    first_row: int = 0
 
     @classmethod
     def none(
@@ -85,9 +86,10 @@ class ShardStatistics:
     ) -> Self:
         """Count the rows of a source in one pass.
 
-        first_row: the number of its first row among those of all shards, by which rows are held out.
+        first_row: the number of its first row among those of all shards, by which rows are held out and shards ordered.
         """
         statistics = cls.none(source.kind, config, texts)
+        statistics.first_row = first_row
         for first, rows in stream(source, progress or Silent(), "counting windows"):
             statistics.update(rows, first_row + first)
         return statistics
@@ -136,6 +138,8 @@ class ShardStatistics:
             mine.merge(named, [part for part in codes if part is not None])
         self.vocabulary.merge(other.vocabulary)
         self.counts.patches += other.counts.patches
+        if other.rows:
+            self.first_row = min(self.first_row, other.first_row) if self.rows else other.first_row
         self.rows += other.rows
 
     def empty(self) -> Self:
@@ -172,7 +176,8 @@ class ShardStatistics:
         """Write a file of statistics; returns its bytes. Raises DataError if it cannot."""
         description = {
             "format": FORMAT, "kind": self.kind, "config": self.config.to_json(), "rows": self.rows,
-            "regions": str(self.counts.regions), "classes": list(self.index.numbers), "strata": STRATA,
+            "first_row": self.first_row, "regions": str(self.counts.regions), "classes": list(self.index.numbers),
+            "strata": STRATA,
         }  # fmt: skip
         arrays = prefixed("vocabulary", self.vocabulary.arrays()) | prefixed("counts", self.counts.arrays())
         return write_atomically(path, *tensor_parts(_KEY, description, arrays))
@@ -189,7 +194,7 @@ class ShardStatistics:
             statistics.vocabulary = Vocabulary.from_arrays(under("vocabulary", arrays))
             statistics.counts.restore(under("counts", arrays), np.random.default_rng(config.seed))
             statistics.index.numbers = {str(name): number for number, name in enumerate(description["classes"])}
-            statistics.rows = int(description["rows"])
+            statistics.rows, statistics.first_row = int(description["rows"]), int(description.get("first_row", 0))
             if description["strata"] != STRATA:
                 raise ValueError(f"{description['strata']} strata of rows")
             statistics.check()
@@ -224,9 +229,13 @@ def _by_class(numbers: Int32s) -> Int32s:
 
 
 def merged(statistics: Iterable[ShardStatistics]) -> ShardStatistics:
-    """One of all shards, which are left as they are. Raises UsageError for none, or for other settings."""
+    """One of all shards, which are left as they are. Raises UsageError for none, or for other settings.
+
+    What is counted does not depend on the order in which shards merge, but windows and bags are numbered as they are
+    met, and a net is trained in that order: it is that of their first rows here, so that the net is one, to the byte.
+    """
     total: ShardStatistics | None = None
-    for shard in statistics:
+    for shard in sorted(statistics, key=lambda shard: shard.first_row):
         if total is None:
             total = copy.deepcopy(shard)
         else:

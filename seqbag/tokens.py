@@ -176,7 +176,9 @@ class Vocabulary:
         if len(other) != len(self):
             raise UsageError(f"vocabularies of {len(self)} and {len(other)} ids cannot be merged; encode with one size")
         self.counts += other.counts
-        if len(self.texts) and len(other.texts):
+        if len(other.texts) and not len(self.texts):
+            self.texts, self.lengths = other.texts.copy(), other.lengths.copy()
+        elif len(other.texts):
             length, theirs = self._rank(), other._rank()
             key, their_key = self.texts.view(f"S{TEXT_BYTES}")[:, 0], other.texts.view(f"S{TEXT_BYTES}")[:, 0]
             smaller = (theirs < length) | ((theirs == length) & (their_key < key))

@@ -128,7 +128,8 @@ class Trainer:
         distinct = counts.distinct
         counts.cluster(self.config.bag_clusters, self.rng, self.config.threads)
         exact = [isinstance(book, ExactCodebook) and not book.overflowed for book in counts.codebooks]
-        self.exact = bool(exact) and all(exact) and not counts.bags.clustered and self.config.layers == 1
+        whole = not counts.bags.clustered and counts.examples == self.rows
+        self.exact = bool(exact) and all(exact) and whole and self.config.layers == 1
         accuracy = self._fit(number, counts)
         self.reports.append(layer_report(counts, distinct, accuracy, time.perf_counter() - started))
         if self.exact:
@@ -146,7 +147,9 @@ class Trainer:
         for first, rows, prepared in self._pass(
             0, "layer 1: counting windows", counts, lambda first, rows: shard.prepare(rows)
         ):
-            self.sample.update(shard.update(rows, first, prepared, self.workers), first)
+            tokens = shard.update(rows, first, prepared, self.workers)
+            if self.config.layers > 1:
+                self.sample.update(tokens, first)
             self.rows += len(rows)
         self.network.classes, self.rare, self.network.lookup = shard.settle(self.source.describe())
         self.trained.explain(counts)
@@ -159,7 +162,10 @@ class Trainer:
             self.index.update(rows.labels, first)
             assert isinstance(rows.input, ImageColumn)
             if not self.rows:
-                self.network.shape = rows.input.pixels.shape[1:]
+                self.network.shape = shape = rows.input.pixels.shape[1:]
+                if len(shape) < 3:
+                    what = f"images are of the shape {shape}, which is one of lines"
+                    raise DataError(f"{self.source.describe()}: {what}: give height, width and channels")
             self.sample.update(self.network.encode(rows.input), first)
             self.rows += len(rows)
         self.network.classes, _ = self.index.order()
@@ -243,8 +249,10 @@ class Trainer:
             for piece in pieces:
                 yield Forwarded(kept.labels[piece], kept.held[piece], None, list(islice(done, views)))
             kept.forget(part[-1] + 1)
+            counts.relieve(self.rng, self.progress, task)
             self.progress.advance(len(part))
         self.progress.end()
+        counts.gather(self.rng, self.config.threads, self.progress, task)
 
     def _encode(self, first: int, rows: Rows, views: int, fraction: float) -> tuple[npt.NDArray[np.intp], list[Maps]]:
         """Which rows of a batch are drawn, and the first layer's input made of those, in each view."""
@@ -357,17 +365,13 @@ class Trainer:
             if first < done:
                 continue
             yield first, rows, prepared
-            part = counts.relieve(self.rng)
-            if part is not None:
-                self.progress.note(f"{task}: the bags outgrew their memory, {part.size:,} are in {part.name}")
+            counts.relieve(self.rng, self.progress, task)
             if self.checkpoint is not None and resumable:
                 self.checkpoint.tick(partial(resuming.state, self, self.checkpoint, number, read, counts))
         if read != self.rows or self.source.fingerprint != self.fingerprint:
             raise self._changed()
-        by_stratum = number == 0 and self.source.kind != "image"
-        counts.gather(self.rng, self.config.threads, STRATA if by_stratum else 1)
-        if counts.gathered:
-            self.progress.note(f"{task}: {counts.gathered:,} bags were clustered to {counts.bags.size:,}")
+        strata = STRATA if number == 0 and self.source.kind != "image" else 1
+        counts.gather(self.rng, self.config.threads, self.progress, task, strata)
 
     def _spill(self, number: int) -> Spill:
         """Where the bags of a pass go when they outgrow the memory."""

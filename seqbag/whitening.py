@@ -7,6 +7,8 @@ is lost.
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from seqbag.batch import Float32s
@@ -18,18 +20,18 @@ from seqbag.regions import Regions
 
 EPSILON = 1e-2  # of the mean variance; see Projection.fit
 _THRESHOLDS = (0.25, 1.0)  # of sign filters, in standard deviations: two bits tell weak from strong
-_CHUNK = 1 << 18
+_SITES = 1 << 16  # whose patches are cut at once
 
 
 def whitening(
     sample: Maps, patcher: Patcher, activation: Activation, halved: tuple[int, ...], epsilon: float = EPSILON
 ) -> Layer:
     """A layer fitted to a sample of images (uint8 maps), whose moments are taken in integers; it pools no features."""
-    windows = sample.windows(patcher)[0]
-    moments = Moments.of(windows.shape[1], windows.dtype)
-    for start in range(0, len(windows), _CHUNK):
-        moments.update(windows[start : start + _CHUNK])
-    projection = Projection.fit(moments, windows.shape[1], epsilon)
+    dims = prod(patcher.window) * sample.values.shape[1]
+    moments = Moments.of(dims, sample.values.dtype)
+    for _, part in sample.parts(_SITES):
+        moments.update(part.windows(patcher)[0])
+    projection = Projection.fit(moments, dims, epsilon)
     matrix, bias = projection.matrix, -(projection.mean @ projection.matrix)
     weights = np.concatenate([matrix, -matrix], axis=1)
     biases = np.concatenate([bias, -bias])

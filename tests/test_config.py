@@ -110,3 +110,11 @@ def test_only_images_are_polished():
         assert str(error.value) == "polish is 2: only images are polished, leave it out"
     with pytest.raises(UsageError):
         train(MemorySource("text", (["a b", "c"], ["x", "y"])), TrainConfig(polish=2))
+
+
+def test_images_have_no_ends():
+    TrainConfig(regions="tail:8,2,1").check("tokens")
+    TrainConfig(regions="grid:2").check("image")
+    with pytest.raises(UsageError) as error:
+        TrainConfig(regions="tail:8,2,1").check("image")
+    assert str(error.value) == "regions tail:8,2,1 are the ends of sequences: of images use whole or grid:2"

@@ -271,7 +271,7 @@ def test_a_step_averages_the_gradients_of_its_pieces():
     )
 
 
-def test_accuracy_counts_rows_and_is_unknown_without_any():
+def test_accuracy_counts_rows_and_is_unknown_without_any(monkeypatch):
     sequences = random_sequences(4)
     counts = counts_of([sequences[i] for i in (0, 1, 1, 1, 2, 3)], [0, 1, 1, 2, 2, 0])
     head = head_of(counts)
@@ -280,6 +280,11 @@ def test_accuracy_counts_rows_and_is_unknown_without_any():
     pairs = zip(best[[0, 1, 1, 1, 2, 3]].tolist(), [0, 1, 1, 2, 2, 0], strict=True)
     expected = sum(b == label for b, label in pairs) / 6
     assert head.accuracy(counts.bags) == head.accuracy(counts.bags, batch=1) == expected
+    asked, features = [], head.features
+    monkeypatch.setattr("seqbag.head._LOGITS", 7)
+    monkeypatch.setattr(head, "features", lambda bags, chosen: (asked.append(len(chosen)), features(bags, chosen))[1])
+    assert head.accuracy(counts.bags) == expected
+    assert asked == [2, 2], "seven logits are of two bags of three classes"
     assert np.isnan(head.accuracy(counts.held_out))
 
 

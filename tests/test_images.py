@@ -114,6 +114,8 @@ def test_maps_that_do_not_fit_the_memory_are_made_again(tmp_path: Path, monkeypa
     monkeypatch.setattr("seqbag.polishing._BLOCK_SHARE", 5e-4)
     trained = train(hub(tmp_path / "images.parquet", 300), replace(SMALL, layers=1))
     assert trained.valid_accuracy > 0.8
+    monkeypatch.setattr("seqbag.polishing._BLOCK_SHARE", 0.0)  # blocks of one image, of which some are held out
+    assert train(hub(tmp_path / "few.parquet", 40), replace(SMALL, layers=1, polish=1)).rows == 40
 
 
 def test_views_that_do_not_fit_the_memory_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -210,6 +212,39 @@ def test_images_that_are_all_held_out_and_of_one_class(tmp_path: Path) -> None:
     path = write_hub_images(tmp_path / "one.parquet", pixels, [1, 1, 1, 1], ["a", "b"])
     with pytest.raises(DataError, match="only 'b'"):
         train(open_source(str(path)), SMALL)
+
+
+def test_pictures_of_one_axis_are_refused(tmp_path: Path) -> None:
+    source = hub(tmp_path / "images.parquet", 40)
+
+    class Lines(Gaps):
+        def batches(self, size: int) -> Iterator[Rows]:
+            for rows in super().batches(size):
+                assert isinstance(rows.input, ImageColumn)
+                yield Rows(ImageColumn(rows.input.pixels[:, 0]), rows.labels)
+
+    with pytest.raises(DataError) as caught:
+        train(Lines(source, False), SMALL)
+    told = "images are of the shape (16, 3), which is one of lines: give height, width and channels"
+    assert str(caught.value) == f"{source.describe()}: {told}"
+
+
+def test_images_unlike_those_trained_on_are_answered(tmp_path: Path) -> None:
+    """Means of activations may then be larger than a half can hold."""
+    pixels, labels = stripes(300, (16, 16, 3))
+    dark = write_hub_images(tmp_path / "dark.parquet", (pixels > 128).astype(np.uint8), labels, ["across", "down"])
+    network = train(open_source(str(dark)), replace(SMALL, layers=1)).network
+    network.layers[1].weights[0][:] *= 1e6
+    noise = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
+    assert np.isfinite(network.probabilities(ImageColumn(noise))).all()
+
+
+def test_bags_of_images_that_are_kept_are_held_to_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a polish starts from counts, and the second layer's rows come from the cache."""
+    monkeypatch.setattr("seqbag.spill._LEAST_BAGS", 20_000)
+    monkeypatch.setattr("seqbag.spill._BAGS_SHARE", 0.0)
+    trained = train(hub(tmp_path / "images.parquet", 600), replace(SMALL, layers=2, polish=1, codebook=64))
+    assert all(layer.clusters for layer in trained.layers)
 
 
 def test_no_images() -> None:

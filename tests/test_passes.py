@@ -47,16 +47,27 @@ def test_hold_out_keeps_the_fraction():
 
 
 @settings(max_examples=50)
-@given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 20), st.integers(0, 9), st.data())
+@given(
+    st.lists(st.integers(0, 4) | st.integers(20, 40), min_size=1, max_size=60), st.integers(1, 20), st.integers(0, 9),
+    st.data(),
+)  # fmt: skip
 def test_the_row_sample_is_the_smallest_hashes_in_any_batching(lengths, size, seed, data):
+    """As many as fit in 50 sites, if rows are long; resumed after each batch or not."""
     maps = sequences_of(lengths)
     n = len(lengths)
     smallest = sorted(range(n), key=lambda row: scattered(row, seed + 1))[:size]
+    fit = [sum(lengths[row] for row in smallest[: k + 1]) <= 50 for k in range(len(smallest))]
+    smallest = smallest[: max(1, sum(fit))]
     edges = [0, *sorted(data.draw(st.lists(st.integers(0, n), max_size=6))), n]
-    sample = RowSample(size, seed)
-    for start, stop in itertools.pairwise(edges):
-        sample.update(maps.part(start, stop), start)
-    sampled = sample.maps()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("seqbag.passes._SAMPLE_SITES", 50)
+        sample = RowSample(size, seed)
+        for start, stop in itertools.pairwise(edges):
+            sample.update(maps.part(start, stop), start)
+            if data.draw(st.booleans()):
+                arrays, sample = sample.arrays(), RowSample(size, seed)
+                sample.restore(arrays)
+        sampled = sample.maps()
     expected = take(maps, np.array(smallest))
     np.testing.assert_array_equal(sampled.offsets, expected.offsets)
     np.testing.assert_array_equal(sampled.values, expected.values)
@@ -105,10 +116,19 @@ def test_label_errors():
         assert str(error.value) == f"the label column holds {found}: training needs rows of two classes or more"
 
 
-def test_stream_numbers_rows_and_refuses_none():
+def test_stream_numbers_rows_cuts_long_ones_and_refuses_none(monkeypatch):
     rows = [f"line {i}" for i in range(10)]
     source = MemorySource("text", (rows, ["a"] * 10), most=4)
     assert [(first, len(batch)) for first, batch in stream(source, Silent(), "")] == [(0, 4), (4, 4), (8, 2)]
+    lists = MemorySource("tokens", ([row.split() for row in rows], ["a", "b"] * 5), most=4)
+    monkeypatch.setattr("seqbag.passes._BATCH_SIZE", 6)
+    alone = [(row, 1) for row in range(10)]
+    for cut, expected, labels in (
+        (source, alone, ["a"] * 10), (lists, [(0, 3), (3, 1), (4, 3), (7, 1), (8, 2)], ["a", "b"] * 5)
+    ):  # fmt: skip
+        parts = list(stream(cut, Silent(), ""))
+        assert [(first, len(part)) for first, part in parts] == expected
+        assert [part.labels.names[code] for _, part in parts for code in part.labels.codes] == labels
     with pytest.raises(DataError) as error:
         list(stream(MemorySource("text", ([], [])), Silent(), ""))
     assert str(error.value) == "rows in memory has no rows: there is nothing to read"

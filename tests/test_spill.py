@@ -163,6 +163,21 @@ def test_what_is_done_with_takes_no_memory(lines: Source, monkeypatch: pytest.Mo
     assert left == [0] * len(left)
 
 
+def test_a_sample_of_the_rows_held_out_is_not_told_as_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bags that fit, where those held out do not: the net is measured on the rows themselves."""
+    rng = np.random.default_rng(0)
+    words = np.array([f"w{i}" for i in range(60)])
+    rows = [" ".join(rng.choice(words, 8)) for _ in range(900)]
+    source = MemorySource("text", (rows, ["odd" if "w7" in row.split() else "even" for row in rows]), most=300)
+    config = replace(SMALL, epochs=2, layers=1, valid_fraction=0.5)
+    whole = train(source, config)
+    monkeypatch.setattr("seqbag.spill._LEAST_BAGS", 300_000)
+    monkeypatch.setattr("seqbag.spill._BAGS_SHARE", 0.0)
+    sampled = train(source, config)
+    assert sampled.layers[0].clusters is None
+    assert sampled.confusion.sum() == whole.confusion.sum() > 400
+
+
 class Notes:
     """Progress of which only the notes are kept."""
 

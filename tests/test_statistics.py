@@ -84,6 +84,8 @@ def test_a_net_of_merged_shards_is_that_of_one_pass():
     trained = train_statistics(merged(shards))
     direct = train(source_of(ROWS), CONFIG)
     assert to_bytes(trained.model(COLUMNS)) == to_bytes(direct.model(COLUMNS))
+    for order in itertools.permutations(shards):
+        assert to_bytes(train_statistics(merged(order)).model(COLUMNS)) == to_bytes(direct.model(COLUMNS))
     assert trained.valid_accuracy == direct.valid_accuracy
     assert [content(shard) for shard in shards] == before, "training and merging leave the shards as they are"
 
@@ -93,6 +95,10 @@ def test_a_file_comes_back(tmp_path):
     assert shard.save(tmp_path / "shard") == (tmp_path / "shard").stat().st_size
     back = ShardStatistics.load(tmp_path / "shard")
     assert (content(back), back.config, back.kind) == (content(shard), shard.config, shard.kind)
+    last = shards_of(ROWS, [70])[1]
+    last.save(tmp_path / "last")
+    assert ShardStatistics.load(tmp_path / "last").first_row == last.first_row == 70
+    assert merged([last.empty(), last]).first_row == 70
     back.merge(shard)
     assert back.rows == 2 * shard.rows
 
@@ -101,6 +107,13 @@ def test_a_file_holds_no_text_unless_asked(tmp_path):
     for texts in (False, True):
         ShardStatistics.count(source_of(ROWS), CONFIG, texts=texts).save(tmp_path / "shard")
         assert (b"close" in (tmp_path / "shard").read_bytes()) == texts
+
+
+def test_texts_are_those_of_the_shards_that_keep_them():
+    kept, silent = (ShardStatistics.count(source_of(ROWS), CONFIG, texts=texts) for texts in (True, False))
+    expected = kept.vocabulary.texts.tobytes()
+    for order in ([kept, silent], [silent, kept]):
+        assert merged(order).vocabulary.texts.tobytes() == expected
 
 
 def test_damaged_files_are_refused(tmp_path):

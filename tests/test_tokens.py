@@ -10,6 +10,7 @@ from seqbag.batch import TextColumn, TokensColumn
 from seqbag.errors import DataError, ModelError, UsageError
 from seqbag.tokens import Encoder, Vocabulary, mask_texts
 from tests import naive_tokens
+from tests.memory import tokens_column
 
 # Pieces that the masks are made of, so that random lines come near every rule and its borders.
 PIECES = """a|bad|face|User|Jul|Sun|May|T|Z|x|0x|é|e3b0c442|0|7|12|15|007|404|2015|20171223|1445144423722|deadbeef|1f|
@@ -263,6 +264,15 @@ def test_the_text_of_an_id_is_its_smallest_token(rows: list[bytes]) -> None:
         smallest = min(own, key=lambda token: (token[:1].isdigit(), len(token), token), default=f"#{number}".encode())
         assert vocabulary.decode(number) == smallest.decode("utf-8", "replace")
         assert vocabulary.counts[number] == len(own)
+
+
+def test_long_tokens_of_lists_are_cut_before_they_are_compared() -> None:
+    for order in (["b" * 70, "a" * 70], ["a" * 70, "b" * 70], ["b" * 64, "a" * 70]):
+        column = tokens_column([order])
+        vocabulary = Vocabulary(2)
+        ids, _, spans = Encoder("list", 2).locate(column)
+        vocabulary.update(ids, spans)
+        assert vocabulary.decode(1) == "a" * 64
 
 
 def test_long_texts_are_cut_and_texts_can_be_left_out() -> None:

@@ -109,7 +109,7 @@ def learn_texts(
         if known >= 0:  # most tokens repeat what is known, or are longer literals, which never replace a known word
             if _reads(data, starts[t], sizes[t], folded, texts[ids[t]], known):
                 continue
-            if not folded and sizes[t] > known and not begins_with_digit(texts[ids[t]], known):
+            if not folded and min(sizes[t], len(text)) > known and not begins_with_digit(texts[ids[t]], known):
                 continue
         size = _render(data, starts[t], sizes[t], folded, text)
         keep_smallest(ids[t], text, size, texts, lengths)
