@@ -105,8 +105,10 @@ def _commonest(owners: Int64s, classes: Int32s, counts: Int64s, size: int) -> In
     """(size,) the class that counts most of each owner; owners and their classes rise, one may come several times."""
     best = np.full(size, -1, np.int32)
     if len(owners):
-        starts = np.flatnonzero(np.concatenate([[True], (np.diff(owners) != 0) | (np.diff(classes) != 0)]))
-        sums = np.add.reduceat(counts, starts)
-        order = np.argsort(sums, kind="stable")
-        best[owners[starts][order]] = classes[starts][order]  # the last one, which counts most, stays
+        changes = np.diff(owners) != 0
+        starts = np.flatnonzero(np.concatenate([[True], changes | (np.diff(classes) != 0)]))
+        sums, whose = np.add.reduceat(counts, starts), owners[starts]
+        firsts = np.flatnonzero(np.concatenate([[True], np.diff(whose) != 0]))
+        most = np.repeat(np.maximum.reduceat(sums, firsts), np.diff(np.append(firsts, len(whose))))
+        best[whose[sums == most]] = classes[starts][sums == most]  # of several the last
     return best

@@ -150,6 +150,8 @@ class Trainer:
             tokens = shard.update(rows, first, prepared, self.workers)
             if self.config.layers > 1:
                 self.sample.update(tokens, first)
+            if not self.rows and counts.bags.size:
+                self.workers.start([self.fitter.rehearsal(counts)], lambda run: run())
             self.rows += len(rows)
         self.network.classes, self.rare, self.network.lookup = shard.settle(self.source.describe())
         self.trained.explain(counts)
