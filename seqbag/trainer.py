@@ -8,6 +8,7 @@ rows, and measures it on those held out.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -53,7 +54,7 @@ _SAMPLE_SITES = 1 << 16  # of the sampled rows that are clustered
 _SITES = 1 << 14  # sites whose activations are held at once
 _PART_SITES = 1 << 12  # sites that a thread takes at a time
 _MEASURED_ROWS = 10_000  # images that a vote of layers is standardised by, at least, if there are as many
-_CACHED_ROWS = 256  # rows of a cache that go through a layer at once
+_CACHED_ROWS, _CACHED_SITES = 256, 1 << 16  # of a cache, at most, that go through a layer at once
 _WHITENING_ROWS = 1024  # of the sampled images, whose patches are many
 _WHITENED = 3  # sites along each axis of the patches that are whitened
 _FEATURES_SHARE = 0.5  # of the memory: features of images that the last classifier learns from, beside cached ones
@@ -244,7 +245,8 @@ class Trainer:
             return
         views, make = min(views, kept.views), passing(self.network, kept, last, cut)
         self.progress.begin(task, kept.rows, "rows")
-        for part in np.array_split(np.arange(kept.rows), -(-kept.rows // _CACHED_ROWS)):
+        most = min(_CACHED_ROWS, max(1, _CACHED_SITES // math.prod(kept.grid)))
+        for part in np.array_split(np.arange(kept.rows), -(-kept.rows // most)):
             pieces = np.array_split(part, self.config.threads)
             in_views = [(piece, view) for piece in pieces for view in range(views)]
             done = self.workers.each(in_views, lambda one: make(*one))

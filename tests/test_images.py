@@ -24,6 +24,7 @@ from seqbag.prediction import evaluate, predict
 from seqbag.projection import Moments
 from seqbag.quantise import Kind, quantise
 from seqbag.regions import Regions
+from seqbag.signpass import passing
 from seqbag.spill import PROCESS
 from seqbag.store import Model, load, save, to_bytes
 from seqbag.trainer import train
@@ -237,6 +238,20 @@ def test_images_unlike_those_trained_on_are_answered(tmp_path: Path) -> None:
     network.layers[1].weights[0][:] *= 1e6
     noise = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3)).astype(np.uint8)
     assert np.isfinite(network.probabilities(ImageColumn(noise))).all()
+
+
+def test_few_large_maps_go_through_a_layer_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    def watched(*settings: Any) -> Any:
+        make = passing(*settings)
+        return lambda piece, view: (taken.append(len(piece)), make(piece, view))[1]
+
+    monkeypatch.setattr("seqbag.trainer.passing", watched)
+    monkeypatch.setattr("seqbag.trainer._CACHED_SITES", 3 * 8 * 8)  # halved by the whitening
+    assert train(hub(tmp_path / "images.parquet", 100), replace(SMALL, layers=1, polish=1)).rows == 100
+    assert max(taken) <= 3
+    assert sum(taken) == 100 * SMALL.views
 
 
 def test_bags_of_images_that_are_kept_are_held_to_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
