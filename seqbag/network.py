@@ -112,5 +112,6 @@ class Network:
                 features.append(pooled_features(*layer.pool(activations), takes_means(layer.regions)))
             maps = layer.next_input(activations)
         # Of inputs unlike any that were trained on, means may pass what a half can hold: infinite, they made NaN.
-        bounded = [np.clip(part, -_LARGEST, _LARGEST) for part in features]
-        return np.concatenate(bounded, axis=1, dtype=np.float16, casting="same_kind"), maps
+        for part in features:
+            np.clip(part, -_LARGEST, _LARGEST, out=part)
+        return np.concatenate(features, axis=1, dtype=np.float16, casting="same_kind"), maps
