@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag.batch import Float32s
-from seqbag.filters import Gradients, Parameters
+from seqbag.filters import Gradients, Parameters, column_sums
 from seqbag.kernels.filters import RELU, activation_gradient, add_bias
 from seqbag.kernels.loss import softmax_loss
 from seqbag.kernels.normalise import normalise, normalise_gradient, weighted_moments
@@ -123,12 +123,12 @@ class Classifier:
         Returns the gradient of the sums that features go into: (n, h) of the hidden units', or the logits' without.
         """
         into.values["out"] = tape.activity.T @ gradient
-        into.values["out_bias"] = gradient.sum(0)
+        into.values["out_bias"] = column_sums(gradient)
         if not self.hidden:
             return gradient
         gradient = gradient @ self.parameters["out"].T
         activation_gradient(tape.activity, tape.activity, RELU, gradient)
-        into.values["hidden_bias"] = gradient.sum(0)
+        into.values["hidden_bias"] = column_sums(gradient)
         if self._read_at_once:
             into.values["hidden"] = tape.inputs.T @ gradient
             return gradient

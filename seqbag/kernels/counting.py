@@ -277,7 +277,8 @@ def list_labels(
             keys[end] = (np.int64(classes[node]) << 32) | np.int64(node)
             node = following[node]
             end += 1
-        _sort(keys[first:], end - first)
+        if end > first + 1:  # few bags have more than one class
+            _sort(keys[first:], end - first)
         pointers[bag + 1] = end
     for at in range(len(keys)):
         node = keys[at] & 0xFFFFFFFF

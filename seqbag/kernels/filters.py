@@ -26,8 +26,14 @@ def gather_bags(
     entries = 0
     for bag in bags:
         entries += pointers[bag * spans + first + regions] - pointers[bag * spans + first]
+    touched = 0
+    for bag in bags:  # a read in each line of 16: those of many bags overlap, and what follows finds them in the cache
+        for e in range(pointers[bag * spans + first], pointers[bag * spans + first + regions], 16):
+            touched += codes[e] + counts[e]
+    if entries:
+        unique[0] = touched  # or the reads would be left out
     by_segment = np.zeros(len(bags) * regions + 1, np.int32)
-    sites = np.zeros(len(bags) * regions, np.float32)
+    sites = np.empty(len(bags) * regions, np.float32)
     local = np.empty(entries, np.int32)
     weight = np.empty(entries, np.float32)
     at = 0
@@ -35,16 +41,20 @@ def gather_bags(
     for j in range(len(bags)):
         for r in range(regions):
             span = bags[j] * spans + first + r
+            total = np.float32(0)
             for e in range(pointers[span], pointers[span + 1]):
                 code = codes[e]
-                if slots[code] < 0:
-                    slots[code] = known
+                number = slots[code]
+                if number < 0:
+                    number = np.int32(known)
+                    slots[code] = number
                     unique[known] = code
                     known += 1
-                local[at] = slots[code]
+                local[at] = number
                 weight[at] = counts[e]
-                sites[j * regions + r] += weight[at]
+                total += weight[at]
                 at += 1
+            sites[j * regions + r] = total
             by_segment[j * regions + r + 1] = at
     by_code = np.zeros(known + 1, np.int32)
     for e in range(entries):
@@ -58,9 +68,10 @@ def gather_bags(
     for s in range(len(bags) * regions):
         for e in range(by_segment[s], by_segment[s + 1]):
             v = local[e]
-            segment_of[place[v]] = s
-            weight_of[place[v]] = weight[e]
-            place[v] += 1
+            to = place[v]
+            segment_of[to] = s
+            weight_of[to] = weight[e]
+            place[v] = to + 1
     return by_segment, local, weight, known, by_code, segment_of, weight_of, sites
 
 

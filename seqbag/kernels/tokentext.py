@@ -48,22 +48,20 @@ def _render(data: UInt8s, start: int, size: int, folded: bool, text: UInt8s) -> 
 
 
 @njit(cache=True, nogil=True)
-def _reads(data: UInt8s, start: int, size: int, folded: bool, text: UInt8s, known: int) -> bool:
-    """Whether a located token is sure to be rendered as `text[:known]`, found without doing so."""
-    if size < 0:
-        if MASK_SIZES[-size] != known:
-            return False
-        for k in range(known):
-            if MASK_BYTES[-size, k] != text[k]:
-                return False
-        return True
-    if size != known:
-        return False
-    for k in range(known):
-        b = data[start + k]
-        if (LOWER[b] if folded else b) != text[k]:
-            return False
-    return True  # a time, which is rendered as its shape, begins with a digit, and a shape does not
+def _reads(data: UInt8s, start: int, size: int, folded: bool, texts: UInt8s, at: int, known: int) -> bool:
+    """Whether a located token is sure to be rendered as `texts[at, :known]`, found without doing so.
+
+    Rows are indexed, not cut out: a view for each token would take twice as long as all else.
+    """
+    same, k = (MASK_SIZES[-size] if size < 0 else size) == known, 0
+    while same and k < known:
+        if size < 0:
+            same = MASK_BYTES[-size, k] == texts[at, k]
+        else:
+            b = data[start + k]
+            same = (LOWER[b] if folded else b) == texts[at, k]
+        k += 1
+    return same  # a time, which is rendered as its shape, begins with a digit, and a shape does not
 
 
 @njit(cache=True, nogil=True)
@@ -105,11 +103,12 @@ def learn_texts(
     """Fold the texts of located tokens into texts (vocabulary, bytes) uint8 and lengths (vocabulary,) int16."""
     text = np.empty(texts.shape[1], np.uint8)
     for t in range(len(ids)):
-        known = lengths[ids[t]]
+        at = ids[t]
+        known = lengths[at]
         if known >= 0:  # most tokens repeat what is known, or are longer literals, which never replace a known word
-            if _reads(data, starts[t], sizes[t], folded, texts[ids[t]], known):
+            if _reads(data, starts[t], sizes[t], folded, texts, at, known):
                 continue
-            if not folded and min(sizes[t], len(text)) > known and not begins_with_digit(texts[ids[t]], known):
+            if not folded and min(sizes[t], len(text)) > known and not begins_with_digit(texts[at], known):
                 continue
         size = _render(data, starts[t], sizes[t], folded, text)
-        keep_smallest(ids[t], text, size, texts, lengths)
+        keep_smallest(at, text, size, texts, lengths)
