@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
+
+from seqbag.process import for_kernels
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -56,12 +59,16 @@ class _Task(Generic[Result]):
 
 
 class Workers:
-    """A pool of `threads` threads, the caller's own among them. A context manager; ends with the block."""
+    """A pool of `threads` threads, the caller's own among them.
+
+    A context manager: inside the block the process is as kernels want it, and the threads end with it.
+    """
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
         self._tasks: deque[_Task[Any] | None] = deque()
         self._count: SimpleQueue[None] = SimpleQueue()  # one for each task, to wait for
+        self._process = ExitStack()
         self._others = [Thread(target=self._serve, daemon=True) for _ in range(threads - 1)]
         for other in self._others:
             other.start()
@@ -148,6 +155,7 @@ class Workers:
             task.run()
 
     def __enter__(self) -> Self:
+        self._process.enter_context(for_kernels())
         return self
 
     def __exit__(
@@ -162,3 +170,4 @@ class Workers:
         self._put([None] * len(self._others), False)
         for other in self._others:
             other.join()
+        self._process.close()

@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 from seqbag.bags import Bags
 from seqbag.classifier import Classifier
@@ -201,7 +200,7 @@ def toy(n, seed=0):
 
 def fitted(counts, seed=0, threads=1, reports=None):
     rng = np.random.default_rng(seed)
-    with Workers(threads) as workers, threadpool_limits(1):
+    with Workers(threads) as workers:
         head = head_of(counts, filters=40, classes=2, tokens=9, dims=8, hidden=16, seed=seed, workers=workers)
         schedule = Schedule(25, 600, 0.03)
         head.fit(

@@ -6,6 +6,7 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from seqbag.parallel import Workers
 
@@ -203,3 +204,14 @@ def test_what_nobody_waits_for_is_dropped_at_the_end_of_the_block():
         workers.start(range(100), work)
         assert begun.wait(10)
     assert len(done) < 10
+
+
+def test_products_take_one_thread_while_there_are_workers():
+    def threads():
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    with threadpool_limits(2):
+        assert set(threads()) == {2}
+        with Workers(2):
+            assert set(threads()) == {1}
+        assert set(threads()) == {2}

@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
 
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError
@@ -40,8 +39,7 @@ def token_rows(n=600, seed=0):
 
 
 def trained(kind, rows, config=SMALL, **options):
-    with threadpool_limits(1):
-        return train(MemorySource(kind, rows, **options), config)
+    return train(MemorySource(kind, rows, **options), config)
 
 
 def held_out_accuracy(result, kind, rows, config):

@@ -28,13 +28,12 @@ def evaluate(model: Path, source: str, flips: bool, threads: int, as_json: bool,
 
     The columns are those the model was trained on, unless they are named here.
     """
-    from threadpoolctl import threadpool_limits
-
     from seqbag.prediction import evaluate
+    from seqbag.process import for_kernels
     from seqbag_cli.models import load_model, open_for
 
     loaded = load_model(model)
-    with threadpool_limits(1), show_progress(quiet) as progress:
+    with for_kernels(), show_progress(quiet) as progress:
         opened = open_for(loaded, source, True, threads, **options)
         progress.note(opened.describe())
         started = time.perf_counter()

@@ -57,8 +57,6 @@ def export(
     model works in integers up to the classifier, otherwise in floats. Packed models are for `seqbag predict`,
     `evaluate` and `inspect`, and for `seqbag.load` in Python; ONNX files are for onnxruntime.
     """
-    from threadpoolctl import threadpool_limits
-
     from seqbag.export import export as pack
     from seqbag.packed import KEY
     from seqbag.quantise import Kind
@@ -72,7 +70,7 @@ def export(
     loaded = load(model)
     trained = loaded.network.config.activation
     kind = Kind(weights, activations or ("sign" if trained == "sign" else "float"))
-    with threadpool_limits(1), show_progress(quiet) as progress:
+    with show_progress(quiet) as progress:
         opened = None if source is None else open_for(loaded, source, True, threads, **options)
         exported = pack(loaded, kind, opened, threads, progress)
     data = exported.data

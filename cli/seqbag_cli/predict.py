@@ -58,9 +58,8 @@ def predict(
     JSON lines as an object `probabilities`. Lines of a stream (`-`) are answered at once, each with its `line`. --json
     prints figures of the run; without --out the predictions themselves are the JSON.
     """
-    from threadpoolctl import threadpool_limits
-
     from seqbag.prediction import predict
+    from seqbag.process import for_kernels
     from seqbag_cli.models import load_model, open_for
     from seqbag_cli.predictions import MOST_PROBABILITIES, choose_format, open_writer
 
@@ -76,7 +75,7 @@ def predict(
     live = uri == STREAM
     done, started = 0, time.perf_counter()
     with (
-        threadpool_limits(1),
+        for_kernels(),
         show_progress(quiet or out is None) as progress,
         open_writer(out, chosen, classes, every, lines=live) as writer,
     ):

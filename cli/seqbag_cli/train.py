@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from threadpoolctl import threadpool_limits
 
 from seqbag.config import TrainConfig
 from seqbag.head import ACTIVATIONS
@@ -102,8 +101,7 @@ def train(
     settings = {name: value for name, value in settings.items() if value is not None} | {"threads": threads}
     memory = TrainConfig(**settings).memory
     check_writable(out)
-    # The matrix products of a step are small: BLAS threads that wait for one another cost more than they bring.
-    with threadpool_limits(1), show_progress(quiet) as progress:
+    with show_progress(quiet) as progress:
         from seqbag_connectors import open_source
 
         opened = open_source(source, threads=threads, memory_bytes=memory // _READING_SHARE, **options)
