@@ -183,8 +183,9 @@ def _moved(run: slice, by: int) -> slice:
 
 def _scale(variance: Float32s) -> Float32s:
     """One over the standard deviation, bounded; 0 where rounding alone would be scaled up to the size of a signal."""
-    floor = np.float32(1e-6) + np.float32(1e-4) * variance.mean()
-    scale: Float32s = np.where(variance > _CONSTANT, 1 / np.sqrt(variance + floor), np.float32(0))
+    floor = np.float32(1e-6) + np.float32(1e-4) * (variance.sum() / np.float32(max(len(variance), 1)))
+    scale: Float32s = 1 / np.sqrt(variance + floor)
+    scale[~(variance > _CONSTANT)] = 0
     return scale
 
 

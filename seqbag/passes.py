@@ -244,6 +244,15 @@ class LayerCounts:
         """Bags told apart before any were clustered; those of two files are not compared."""
         return self.gathered or self.bags.size
 
+    def expect(self, rows: int, of: int) -> None:
+        """Make room for what `of` rows bring if all are like the first `rows`, as far as the budget goes.
+
+        Room takes no memory until it is filled, but bags that outgrow theirs are copied. They make three times as much
+        as they are asked for.
+        """
+        share = min(of / rows, self.budget / self.bags.nbytes) / 3
+        self.bags.reserve(int(share * self.bags.size), int(share * len(self.bags.codes)))
+
     def relieve(self, rng: np.random.Generator, progress: Progress, task: str) -> None:
         """Move the bags to a file if they are over budget; of the held-out ones, keep a sample."""
         if self.spill is None or not self.codebooks:

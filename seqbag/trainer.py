@@ -153,6 +153,7 @@ class Trainer:
                 self.sample.update(tokens, first)
             if not self.rows and counts.bags.size:
                 self.workers.start([self.fitter.rehearsal(counts)], lambda run: run())
+                counts.expect(len(rows), self.source.rows or 0)
             self.rows += len(rows)
         self.network.classes, self.rare, self.network.lookup = shard.settle(self.source.describe())
         self.trained.explain(counts)

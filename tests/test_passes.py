@@ -162,6 +162,35 @@ def test_counts_do_not_depend_on_batches():
         np.testing.assert_array_equal(a.counts, b.counts)
 
 
+@pytest.mark.parametrize("budget", [1 << 30, 20_000])
+def test_room_for_expected_rows_changes_no_count_and_is_within_the_budget(budget):
+    rng = np.random.default_rng(0)
+    maps = sequences_of(rng.integers(3, 30, 2000).tolist())
+    labels, none = np.zeros(2000, np.int32), np.zeros(2000, np.bool_)
+
+    def counts():
+        bags = Bags(1, 1)
+        return LayerCounts(
+            (Patcher((1,), (1,), "same"),), [ExactCodebook(1, 99)], Regions("whole"), bags, bags.empty(), budget
+        )
+
+    def add(to, rows):
+        part = maps.part(rows.start, rows.stop)
+        to.update(part, labels[rows], none[rows], np.empty((len(part), 0), np.float16))
+
+    plain, expecting = counts(), counts()
+    for to in (plain, expecting):
+        add(to, slice(0, 100))
+    expecting.expect(100, 10_000)
+    room = expecting.bags.codes
+    for to in (plain, expecting):
+        for start in range(100, 2000, 100):
+            add(to, slice(start, start + 100))
+    for name, values in plain.arrays().items():
+        np.testing.assert_array_equal(expecting.arrays()[name], values)
+    assert np.shares_memory(room, expecting.bags.codes) == (budget == 1 << 30), "no copy was made, if there was room"
+
+
 @pytest.mark.parametrize("pieces", [1, 4])
 def test_features_of_some_rows_are_counted_however_the_rows_are_cut(pieces):
     features = np.arange(60, dtype=np.float16).reshape(20, 3)
