@@ -14,6 +14,7 @@ import numpy as np
 
 from seqbag.bags import Bags
 from seqbag.batch import Int32s, Int64s
+from seqbag.kernels.lookup import look_up
 
 STRATA = 160  # up to 10^12 rows
 _BOUNDS = np.array([int(2 ** (number / 4)) for number in range(STRATA)], np.int64)
@@ -38,8 +39,9 @@ def by_stratum(labels: Int32s, first_row: int) -> Int32s:
 
 def rows_of_strata(bags: Bags) -> Int64s:
     """(STRATA,) the rows of each stratum, of bags that are labelled `by_stratum`."""
-    _, labels, counts = bags.label_counts()
-    return np.bincount(labels % STRATA, counts, STRATA).astype(np.int64)
+    rows = bags.label_rows(STRATA)
+    of_strata: Int64s = np.pad(rows, (0, -len(rows) % STRATA)).reshape(-1, STRATA).sum(0)
+    return of_strata
 
 
 def alike() -> Int64s:
@@ -81,34 +83,13 @@ def foresight(bags: Bags) -> Foresight:
     Clear are three standard deviations of the predictions that differ (McNemar's test), and half a point, unless the
     classes of the newest rows are others than those before: that is a table sorted by class.
     """
-    pointers, labels, counts = bags.label_counts()
-    owners = np.repeat(np.arange(bags.size), np.diff(pointers))
-    classes, ages = labels // STRATA, labels % STRATA
-    rows = np.bincount(ages, counts, STRATA).astype(np.int64)
+    nodes = bags.label_counts()
+    rows = rows_of_strata(bags)
     tested = newest(rows)
     before = rows * (1 - tested)
-    known = np.bincount(owners, counts * (1 - tested)[ages], bags.size) > 0
-    asked = (tested[ages] > 0) & known[owners]
-    right = []
-    for weights in (alike(), newer_more(before)):
-        best = _commonest(owners, classes, counts * (weights * (1 - tested))[ages], bags.size)
-        right.append(asked & (best[owners] == classes))
-    total, (plain, newer) = int(counts[asked].sum()), (int(counts[which].sum()) for which in right)
-    differ = int(counts[right[0] ^ right[1]].sum())
-    shares = [np.bincount(classes, counts * which[ages]) for which in (tested, 1 - tested)]
-    others = np.abs(shares[0] / max(shares[0].sum(), 1) - shares[1] / max(shares[1].sum(), 1)).sum() / 2
+    shares = np.zeros((2, int(nodes[1].max(initial=0)) // STRATA + 1), np.int64)
+    ways = np.stack([alike(), newer_more(before)])
+    total, plain, newer, differ = look_up(*nodes, STRATA, tested > 0, ways, shares)
+    others = np.abs(np.subtract(*(shares / np.maximum(shares.sum(1, keepdims=True), 1)))).sum() / 2
     clear = total >= _LEAST and newer - plain > max(_SURE * differ**0.5, _WORTH * total) and others < _SORTED
     return Foresight(total, plain / max(total, 1), newer / max(total, 1), bool(clear))
-
-
-def _commonest(owners: Int64s, classes: Int32s, counts: Int64s, size: int) -> Int32s:
-    """(size,) the class that counts most of each owner; owners and their classes rise, one may come several times."""
-    best = np.full(size, -1, np.int32)
-    if len(owners):
-        changes = np.diff(owners) != 0
-        starts = np.flatnonzero(np.concatenate([[True], changes | (np.diff(classes) != 0)]))
-        sums, whose = np.add.reduceat(counts, starts), owners[starts]
-        firsts = np.flatnonzero(np.concatenate([[True], np.diff(whose) != 0]))
-        most = np.repeat(np.maximum.reduceat(sums, firsts), np.diff(np.append(firsts, len(whose))))
-        best[whose[sums == most]] = classes[starts][sums == most]  # of several the last
-    return best
