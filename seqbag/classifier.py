@@ -9,14 +9,13 @@ import numpy as np
 import numpy.typing as npt
 
 from seqbag.batch import Float32s
-from seqbag.filters import Gradients, Parameters, column_sums
-from seqbag.kernels.filters import RELU, activation_gradient, add_bias
+from seqbag.filters import Gradients, Parameters
+from seqbag.kernels.filters import RELU, activation_gradient, add_bias, column_sums
 from seqbag.kernels.loss import softmax_loss
-from seqbag.kernels.normalise import normalise, normalise_gradient, weighted_moments
+from seqbag.kernels.normalise import normalise, normalise_gradient, scales, standardise
 from seqbag.spans import Run, joined
 
 _MOMENTUM = 0.1  # of the running mean and variance of the features
-_CONSTANT = np.float32(1e-8)  # the variance of a feature that does not vary but for rounding, at most
 
 
 @dataclass
@@ -83,7 +82,8 @@ class Classifier:
     @property
     def scale(self) -> Float32s:
         """(d,) float32: one over the standard deviation; 0 for features that do not vary."""
-        return _scale(self.variance)
+        scale: Float32s = scales(self.variance)
+        return scale
 
     def logits(self, features: Float32s) -> Float32s:
         """(n, d) features to (n, classes) logits."""
@@ -100,10 +100,7 @@ class Classifier:
         features: (n, d); weights: (n,), the rows each stands for, as the statistics are those of the rows. Changes
         nothing, so that threads may pass the pieces of a batch at once, each standardised by itself.
         """
-        share = weights / weights.sum()
-        mean, variance = weighted_moments(features, share)
-        scale, inputs = _scale(variance), np.empty_like(features)
-        normalise(features, mean, scale, inputs)
+        share, mean, variance, scale, inputs = standardise(features, weights)
         activity = inputs
         if self.hidden:
             activity = self._hidden(inputs)
@@ -123,12 +120,12 @@ class Classifier:
         Returns the gradient of the sums that features go into: (n, h) of the hidden units', or the logits' without.
         """
         into.values["out"] = tape.activity.T @ gradient
-        into.values["out_bias"] = column_sums(gradient)
+        into.values["out_bias"] = column_sums(gradient, 0, gradient.shape[1])
         if not self.hidden:
             return gradient
         gradient = gradient @ self.parameters["out"].T
         activation_gradient(tape.activity, tape.activity, RELU, gradient)
-        into.values["hidden_bias"] = column_sums(gradient)
+        into.values["hidden_bias"] = column_sums(gradient, 0, gradient.shape[1])
         if self._read_at_once:
             into.values["hidden"] = tape.inputs.T @ gradient
             return gradient
@@ -179,14 +176,6 @@ def with_vote(below: Classifier | None, own: Classifier, votes: int) -> Classifi
 
 def _moved(run: slice, by: int) -> slice:
     return slice(run.start + by, run.stop + by)
-
-
-def _scale(variance: Float32s) -> Float32s:
-    """One over the standard deviation, bounded; 0 where rounding alone would be scaled up to the size of a signal."""
-    floor = np.float32(1e-6) + np.float32(1e-4) * (variance.sum() / np.float32(max(len(variance), 1)))
-    scale: Float32s = 1 / np.sqrt(variance + floor)
-    scale[~(variance > _CONSTANT)] = 0
-    return scale
 
 
 def softmax(logits: Float32s) -> Float32s:

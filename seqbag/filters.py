@@ -23,6 +23,7 @@ from seqbag.kernels.filters import (
     add_bias,
     add_named_rows,
     add_rows,
+    column_sums,
     count_signs,
     number_tokens,
     scatter_rows,
@@ -38,25 +39,24 @@ class Gradients:
     values: Parameters = field(default_factory=dict)
     rows: dict[str, Int64s] = field(default_factory=dict)
 
-    def add(self, name: str, value: Float32s, rows: Int64s | None = None, share: float = 1) -> None:
-        """Add share times value to a parameter's gradient; rows (rising): those that it speaks of, None for all."""
+    def add(self, name: str, value: Float32s, rows: Int64s | None = None) -> None:
+        """Add value to a parameter's gradient; rows (rising): those that it speaks of, None for all."""
         if name not in self.values:
-            self.values[name] = value if share == 1 else value * np.float32(share)
+            self.values[name] = value
             if rows is not None:
                 self.rows[name] = rows
         elif rows is not None:
-            given = self.rows[name], self.values[name]
-            self.rows[name], self.values[name] = add_named_rows(*given, rows, value, np.float32(share))
+            self.rows[name], self.values[name] = add_named_rows(self.rows[name], self.values[name], rows, value)
         else:
-            self.values[name] += value if share == 1 else value * np.float32(share)
+            self.values[name] += value
 
     @classmethod
-    def sum(cls, parts: Sequence[Gradients], shares: Sequence[float], name: str) -> Gradients:
-        """The sum of shares times parts, in their order, of one parameter. The parts are used up."""
+    def sum(cls, parts: Sequence[Gradients], name: str) -> Gradients:
+        """The sum of parts, in their order, of one parameter. The parts are used up."""
         total = cls()
-        for part, share in zip(parts, shares, strict=True):
+        for part in parts:
             if name in part.values:
-                total.add(name, part.values[name], part.rows.get(name), share)
+                total.add(name, part.values[name], part.rows.get(name))
         return total
 
 
@@ -108,12 +108,6 @@ def sign_biases(bias: Float32s, signs: int) -> Float32s:
     return bias - thresholds[:, None]
 
 
-def column_sums(rows: Float32s) -> Float32s:
-    """The sum (d,) of rows (n, d): as a product, which takes a third of the time of numpy's sum."""
-    sums: Float32s = np.ones(len(rows), np.float32) @ rows
-    return sums
-
-
 class TokenFilters:
     """Filters over windows of tokens, through one embedding for all groups.
 
@@ -163,7 +157,9 @@ class TokenFilters:
         blocks = (self.embedding(rows).T @ flat).reshape(self.dims, places, filters).transpose(1, 0, 2)
         for group, (width, place) in enumerate(zip(self.widths, self._first, strict=True)):
             into.values[f"filters.{group}"] = blocks[place : place + width].reshape(width * self.dims, filters)
-            into.values[f"bias.{group}"] = column_sums(tables[:, place])  # each window's gradient is there once
+            into.values[f"bias.{group}"] = column_sums(
+                flat, place * filters, filters
+            )  # each window's gradient is there once
         change = flat @ self._places().T
         change[rows < 2] = 0
         into.add("embedding", change, rows)
@@ -248,7 +244,7 @@ class VectorFilters:
     def backward(self, prepared: list[Float32s], gradients: list[Float32s], into: Gradients) -> None:
         for group, (windows, gradient) in enumerate(zip(prepared, gradients, strict=True)):
             into.values[self._filters(group)] = windows.T @ gradient
-            into.values[self._bias(group)] = column_sums(gradient)
+            into.values[self._bias(group)] = column_sums(gradient, 0, gradient.shape[1])
 
     def inputs_gradient(self, group: int, gradient: Float32s) -> Float32s:
         """(m, window * channels) the gradient of a group's windows, from that (m, F) of what `forward` gave."""

@@ -185,17 +185,16 @@ class Head:
 
         Returns the loss, and the pieces of the batch that follows, which are cut meanwhile by threads that are free.
         """
-        passed = self.workers.start(pieces, self._gradients)
+        visits = sum(piece.visits for piece in pieces)
+        passed = self.workers.start(pieces, lambda piece: self._gradients(piece, piece.visits / visits))
         cut = self.workers.start(following, lambda part: self._cut(bags, labels, *part))
         parts = passed()
-        visits = sum(piece.visits for piece in pieces)
-        shares = [piece.visits / visits for piece in pieces]
         for _, _, tape in parts:
             self.classifier.follow(tape)
-        moved = optimiser.start([gradients for _, gradients, _ in parts], shares, rate)
+        moved = optimiser.start([gradients for _, gradients, _ in parts], rate)
         pieces = cut()  # of which this thread takes one, where another began before it was here: both end at about once
         moved()
-        return sum(share * loss for share, (loss, _, _) in zip(shares, parts, strict=True)), pieces
+        return sum(loss for loss, _, _ in parts), pieces
 
     def _cut(self, bags: Bags, labels: _Labels, visits: Int32s, share: float = 1.0) -> _Piece:
         """What a step needs of some visits, whatever the parameters are."""
@@ -219,17 +218,18 @@ class Head:
         nested = self.regions.nest(lengths[:, :, None])[:, :, 0] if groups else lengths
         return _Gathered(bags.dense_rows(chosen, share), groups, self.filters.prepare(distinct), nested)
 
-    def _gradients(self, piece: _Piece) -> tuple[float, Gradients, Tape]:
-        """Mean loss and gradients of a piece, and the statistics of its features."""
+    def _gradients(self, piece: _Piece, share: float) -> tuple[float, Gradients, Tape]:
+        """Mean loss and gradients of a piece, times its share of the batch, and the statistics of its features."""
         features, sums, tapes = self._forward(piece.gathered)
         logits, tape = self.classifier.training_pass(features, piece.weight)
         loss, gradient = cross_entropy(logits, piece.target, piece.weight)
+        gradient *= np.float32(share)
         gradients = Gradients()
         slopes = self.classifier.backward(gradient, tape, gradients)
         if tapes:
             of_features = self.classifier.features_gradient(slopes, tape)
             self._backward(of_features, piece.gathered, sums, tapes, gradients)
-        return loss, gradients, tape
+        return share * loss, gradients, tape
 
     def _forward(self, gathered: _Gathered) -> tuple[Float32s, Float32s, list[tuple[Float32s, Float32s]]]:
         """Features (b, features), nested sums (b, regions, groups * filters), and per group what `_backward` needs."""

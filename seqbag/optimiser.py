@@ -64,11 +64,11 @@ class Optimiser:
         self._means = {name: np.zeros_like(value) for name, value in parameters.items()}
         self._squares = {name: np.zeros_like(value) for name, value in parameters.items() if name not in self._matrices}
 
-    def step(self, parts: Sequence[Gradients], shares: Sequence[float], rate: float) -> None:
-        """One step along the sum of shares times parts, each of which may speak of some of the parameters."""
-        self.start(parts, shares, rate)()
+    def step(self, parts: Sequence[Gradients], rate: float) -> None:
+        """One step along the sum of parts, each of which may speak of some of the parameters. They are used up."""
+        self.start(parts, rate)()
 
-    def start(self, parts: Sequence[Gradients], shares: Sequence[float], rate: float) -> Callable[[], object]:
+    def start(self, parts: Sequence[Gradients], rate: float) -> Callable[[], object]:
         """A step that threads that are free begin with, and that is done once the function returned has been called."""
         self.steps += 1
         names = [name for name in self.parameters if any(name in part.values for part in parts)]
@@ -77,7 +77,7 @@ class Optimiser:
 
         def move(some: list[str]) -> None:
             for name in some:
-                self._move(name, Gradients.sum(parts, shares, name), rate)
+                self._move(name, Gradients.sum(parts, name), rate)
 
         small = [name for name in names if name not in large]
         return self.workers.start([*([name] for name in large), small], move)

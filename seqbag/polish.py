@@ -154,7 +154,7 @@ class Polish:
         of_features = self.classifier.features_gradient(self.classifier.backward(gradient, tape, gradients), tape)
         slopes = self._slopes(of_features, sums)
         parts = [gradients, *self._backward(slopes, tapes)]
-        optimiser.step(parts, [1.0] * len(parts), rate)
+        optimiser.step(parts, rate)
         return loss
 
     def _right(self, block: MapCache, chosen: npt.NDArray[np.intp], batch: int = 256) -> int:

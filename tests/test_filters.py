@@ -209,8 +209,8 @@ def test_named_rows_are_added_by_name(names, others):
     rows, more = (rng.standard_normal((len(own), 3)).astype(np.float32) for own in (names, others))
     total, expected = np.zeros((10, 3), np.float32), np.zeros((10, 3), np.float32)
     expected[names] += rows
-    expected[others] += np.float32(0.5) * more
-    union, sums = add_named_rows(np.array(names, np.int64), rows, np.array(others, np.int64), more, np.float32(0.5))
+    expected[others] += more
+    union, sums = add_named_rows(np.array(names, np.int64), rows, np.array(others, np.int64), more)
     assert union.tolist() == sorted({*names, *others})
     total[union] = sums
     np.testing.assert_allclose(total, expected, rtol=1e-6)

@@ -47,7 +47,7 @@ def head_of(counts, filters=3, classes=3, tokens=6, dims=3, hidden=4, activation
 
 
 def gradients_of(head, bags, chosen, target, weight):
-    return head._gradients(_Piece(len(chosen), target, weight, head._gather(bags, chosen)))
+    return head._gradients(_Piece(len(chosen), target, weight, head._gather(bags, chosen)), 1.0)
 
 
 def random_sequences(n, tokens=6, most=7, seed=0):
@@ -252,8 +252,8 @@ def test_a_step_averages_the_gradients_of_its_pieces():
     class Recorder:
         """Stands where the optimiser does and keeps the gradients."""
 
-        def start(self, parts, shares, rate):
-            self.gradients = {name: Gradients.sum(parts, shares, name) for name in expected}
+        def start(self, parts, rate):
+            self.gradients = {name: Gradients.sum(parts, name) for name in expected}
             return list
 
     recorder = Recorder()

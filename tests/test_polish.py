@@ -128,7 +128,7 @@ def test_gradients_are_those_of_finite_differences(regions: str, width: int) -> 
         pull = trained.classifier.features_gradient(trained.classifier.backward(gradient, tape, gradients), tape)
         parts = trained._backward(trained._slopes(pull, sums), tapes)
         for name in (*trained.filters.parameters, *behind):
-            gradients.values |= Gradients.sum(parts, [1.0] * len(parts), name).values
+            gradients.values |= Gradients.sum(parts, name).values
         return value, gradients
 
     _, gradients = loss()

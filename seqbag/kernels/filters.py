@@ -95,8 +95,8 @@ def number_tokens(windows: Any, tokens: int) -> Any:
 
 
 @njit(cache=True, nogil=True)
-def add_named_rows(names: Any, rows: Any, more_names: Any, more: Any, factor: Any) -> Any:
-    """The sum of some rows of a matrix and `factor` times others: the names (m,) of its rows, rising, and it (m, d).
+def add_named_rows(names: Any, rows: Any, more_names: Any, more: Any) -> Any:
+    """The sum of some rows of a matrix and others: the names (m,) of its rows, rising, and it (m, d).
 
     names, more_names: (n,) and (k,) int64, rising; rows: (n, d) float32; more: (k, d) float32.
     """
@@ -110,12 +110,11 @@ def add_named_rows(names: Any, rows: Any, more_names: Any, more: Any, factor: An
         own = total[known]
         if both:
             for d in range(len(own)):
-                own[d] = rows[i, d] + factor * more[j, d]
+                own[d] = rows[i, d] + more[j, d]
         elif first:
             own[:] = rows[i]
         else:
-            for d in range(len(own)):
-                own[d] = factor * more[j, d]
+            own[:] = more[j]
         i += first
         j += both or not first
         known += 1
@@ -153,6 +152,17 @@ def add_bias(values: Any, bias: Any, relu: bool) -> None:
         else:
             for f in range(len(own)):
                 own[f] += bias[f]
+
+
+@njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
+def column_sums(rows: Any, first: int, columns: int) -> Any:
+    """The sums (columns,) of the columns from `first` on of rows (n, d) float32."""
+    total = np.zeros(columns, np.float32)
+    for i in range(len(rows)):
+        own = rows[i, first : first + columns]
+        for j in range(columns):
+            total[j] += own[j]
+    return total
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})

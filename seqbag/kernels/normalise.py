@@ -10,6 +10,21 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+_CONSTANT = np.float32(1e-8)  # the variance of a feature that does not vary but for rounding, at most
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def scales(variance: Any) -> Any:
+    """One over the standard deviation, bounded; 0 where rounding alone would be scaled up to the size of a signal."""
+    mean = np.float32(0)
+    for j in range(len(variance)):
+        mean += variance[j] / np.float32(len(variance))
+    scale = np.zeros_like(variance)
+    for j in range(len(variance)):
+        if variance[j] > _CONSTANT:
+            scale[j] = np.float32(1) / np.sqrt(variance[j] + np.float32(1e-6) + np.float32(1e-4) * mean)
+    return scale
+
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
 def weighted_moments(features: Any, share: Any) -> Any:
@@ -35,6 +50,19 @@ def normalise(features: Any, mean: Any, scale: Any, out: Any) -> None:
         row, own = features[i], out[i]
         for j in range(len(row)):
             own[j] = (row[j] - mean[j]) * scale[j]
+
+
+@njit(cache=True, nogil=True)
+def standardise(features: Any, weights: Any) -> Any:
+    """Rows of features (n, d) that stand for weights (n,) rows each, brought to mean 0 and variance 1.
+
+    Returns the share (n,) of each in the weights, the mean, variance and `scales` (d,), and what became of them (n, d).
+    """
+    share = weights / weights.sum()
+    mean, variance = weighted_moments(features, share)
+    scale, out = scales(variance), np.empty_like(features)
+    normalise(features, mean, scale, out)
+    return share, mean, variance, scale, out
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})
