@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -134,8 +135,8 @@ class TokenFilters:
         """The distinct tokens of all windows, rising, and the windows in numbers of those."""
         flat = np.concatenate([own.reshape(-1) for own in windows])
         rows, numbered = number_tokens(flat, len(self.parameters["embedding"]))
-        parts = np.split(numbered, np.cumsum([own.size for own in windows[:-1]]))
-        return rows, [part.reshape(own.shape) for part, own in zip(parts, windows, strict=True)]
+        ends = accumulate(own.size for own in windows)
+        return rows, [numbered[end - own.size : end].reshape(own.shape) for end, own in zip(ends, windows, strict=True)]
 
     def forward(self, prepared: tuple[Int64s, list[Int32s]], relu: bool) -> list[Float32s]:
         rows, windows = prepared
@@ -161,7 +162,7 @@ class TokenFilters:
                 flat, place * filters, filters
             )  # each window's gradient is there once
         change = flat @ self._places().T
-        change[rows < 2] = 0
+        change[: np.searchsorted(rows, 2)] = 0
         into.add("embedding", change, rows)
 
     def frozen(self, group: int) -> tuple[Float32s, Float32s]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -237,7 +238,7 @@ class Head:
         if not gathered.groups:  # a classifier on the layers below alone
             return dense, np.empty((len(dense), 0, 0), np.float32), []
         tapes = activations(self.filters, gathered.windows, self.activation, self.signs)
-        edges = np.cumsum([0] + [after.shape[1] for _, after in tapes]).tolist()
+        edges = [0, *accumulate(after.shape[1] for _, after in tapes)]
         pooled = np.empty((len(gathered.groups[0].by_segment) - 1, edges[-1]), np.float32)
         for group, (_, after), first in zip(gathered.groups, tapes, edges, strict=False):
             sum_rows(group.by_segment, group.local, group.counts, after, 0, pooled, first)
