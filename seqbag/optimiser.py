@@ -72,8 +72,7 @@ class Optimiser:
         """A step that threads that are free begin with, and that is done once the function returned has been called."""
         self.steps += 1
         names = [name for name in self.parameters if any(name in part.values for part in parts)]
-        large = [name for name in names if self.parameters[name].size > _SMALL]
-        large.sort(key=lambda name: (name not in self._matrices, -self.parameters[name].size))  # longest first
+        large = sorted((n for n in names if self.parameters[n].size > _SMALL), key=lambda n: -self.parameters[n].size)
 
         def move(some: list[str]) -> None:
             for name in some:
