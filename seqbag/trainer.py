@@ -145,6 +145,7 @@ class Trainer:
         shard, self.shard = self.shard, None
         assert shard is not None
         counts = shard.counts
+        self.workers.start([shard], ShardStatistics.rehearse)  # while the first rows are read
         for first, rows, prepared in self._pass(
             0, "layer 1: counting windows", counts, lambda first, rows: shard.prepare(rows)
         ):

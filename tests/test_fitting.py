@@ -21,13 +21,19 @@ kind, activation = sys.argv[1:]
 rows = ["disk is full", "all is well", "all is full", "disk is well", "disk"] * 40
 rows = rows if kind == "text" else [row.split() for row in rows]
 config = TrainConfig(activation=activation, valid_fraction=0.3)
-shard = ShardStatistics.count(MemorySource(kind, (rows, ["bad", "good", "bad", "good", "bad"] * 40)), config)
 
 def loaded():
     modules = [module for name, module in sys.modules.items() if name.startswith("seqbag.kernels")]
     kernels = {k for module in modules for k in vars(module).values() if isinstance(k, Dispatcher)}
     return {(kernel.__name__, str(signature)) for kernel in kernels for signature in kernel.signatures}
 
+empty = ShardStatistics.none(kind, config)
+empty.rehearse()
+assert empty.rows == empty.counts.bags.rows == empty.vocabulary.counts.sum() == 0
+before = loaded()
+source = MemorySource(kind, (rows, ["bad", "good", "bad", "good", "bad"] * 40))
+shard = ShardStatistics.count(source, config, texts=True)
+print(sorted(loaded() - before))
 fitter = Fitter(config, np.random.default_rng(0), Workers(1), Silent())
 before = fitter.rng.bit_generator.state, shard.counts.bags.rows, loaded()
 fitter.rehearsal(shard.counts)()
@@ -43,7 +49,7 @@ print(sorted(loaded() - before))
 
 
 @pytest.mark.parametrize(("kind", "activation"), [("text", "relu"), ("tokens", "sign")])
-def test_a_rehearsal_loads_all_that_a_training_needs_and_changes_nothing(kind, activation):
+def test_rehearsals_load_all_that_counting_and_training_need_and_change_nothing(kind, activation):
     """In a process of its own, where no other test has loaded a kernel."""
     done = subprocess.run([sys.executable, "-c", REHEARSED, kind, activation], capture_output=True, text=True)
-    assert (done.stdout, done.stderr) == ("[]\n", "")
+    assert (done.stdout, done.stderr) == ("[]\n[]\n", "")

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image, UnidentifiedImageError
 
 from seqbag.batch import ImageColumn, UInt8s
@@ -71,6 +70,8 @@ class ImageReader:
                 f"{self._name}: lists of pixels have no shape of their own; give --shape HEIGHT,WIDTH,CHANNELS"
             )
         size = math.prod(self.shape)
+        import pyarrow.compute as pc
+
         lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero(lengths != size)
         if len(wrong):
