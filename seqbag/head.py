@@ -346,7 +346,7 @@ class _Labels:
         """The bags visited (b,), rising, their target (b, classes) and weight (b,): see `visited_bags`."""
         unit = self.visits / max(self.total, 1)
         made: tuple[npt.NDArray[np.intp], Float32s, Float32s] = visited_bags(
-            visits, self.pointers, self.label_classes, self.counts, self.rows, self.times, self.class_weights,
+            np.sort(visits), self.pointers, self.label_classes, self.counts, self.rows, self.times, self.class_weights,
             self.smoothing, unit,
         )  # fmt: skip
         return made

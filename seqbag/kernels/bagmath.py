@@ -65,17 +65,16 @@ def select_bags(pointers: Any, codes: Any, counts: Any, spans: int, chosen: Any)
 
 @njit(cache=True, nogil=True)
 def visited_bags(
-    visits: Any, pointers: Any, classes: Any, counts: Any, rows: Any, times: Any, class_weights: Any, smoothing: float,
+    rising: Any, pointers: Any, classes: Any, counts: Any, rows: Any, times: Any, class_weights: Any, smoothing: float,
     unit: float,
 ) -> Any:  # fmt: skip
-    """The distinct bags among visits (v,) int32, rising, with their targets and weights.
+    """The distinct bags among visits, with their targets and weights.
 
-    pointers, classes, counts: labels as rows of a sparse matrix; rows: (bags,) their sums; times: (bags,) visits to
-    each bag in an epoch; class_weights: (classes,) float32; unit: visits that a row stands for, in the mean. Returns
-    the bags (b,) int64, their label distributions (b, classes) float32, smoothed, each class's share times its weight,
-    and weights (b,) float32, in rows a mean visit stands for.
+    rising: (v,) int32, the bag of each visit, not falling; pointers, classes, counts: labels as rows of a sparse
+    matrix; rows: (bags,) their sums; times: (bags,) visits to each bag in an epoch; class_weights: (classes,) float32;
+    unit: visits that a row stands for, in the mean. Returns the bags (b,) int64, their label distributions (b, classes)
+    float32, smoothed, each class's share times its weight, and weights (b,) float32, in rows a mean visit stands for.
     """
-    rising = np.sort(visits)
     known = 0
     for at in range(len(rising)):
         known += at == 0 or rising[at] != rising[at - 1]
@@ -87,7 +86,7 @@ def visited_bags(
         while at < len(rising) and rising[at] == bag:
             at += 1
         chosen[i] = bag
-        weight[i] = (at - first) * (rows[bag] / times[bag]) * unit * (known / len(visits))
+        weight[i] = (at - first) * (rows[bag] / times[bag]) * unit * (known / len(rising))
         target[i] = 0
         total = np.float32(0)
         for node in range(pointers[bag], pointers[bag + 1]):
