@@ -158,9 +158,8 @@ class TokenFilters:
         blocks = (self.embedding(rows).T @ flat).reshape(self.dims, places, filters).transpose(1, 0, 2)
         for group, (width, place) in enumerate(zip(self.widths, self._first, strict=True)):
             into.values[f"filters.{group}"] = blocks[place : place + width].reshape(width * self.dims, filters)
-            into.values[f"bias.{group}"] = column_sums(
-                flat, place * filters, filters
-            )  # each window's gradient is there once
+            # In the table of a window's first place, each window's gradient is once.
+            into.values[f"bias.{group}"] = column_sums(flat, place * filters, filters)
         change = flat @ self._places().T
         change[: np.searchsorted(rows, 2)] = 0
         into.add("embedding", change, rows)

@@ -53,9 +53,9 @@ def export(
 
     With labelled rows (--source) the classifier is refitted to the quantised layers, and the accuracy before and after
     is measured on rows that neither training nor refitting looks at (of a model that held none out, on a tenth that
-    refitting does not look at). With signs and ternary or binary weights, a packed
-    model works in integers up to the classifier, otherwise in floats. Packed models are for `seqbag predict`,
-    `evaluate` and `inspect`, and for `seqbag.load` in Python; ONNX files are for onnxruntime.
+    refitting does not look at). With signs and ternary or binary weights, a packed model works in integers up to the
+    classifier, otherwise in floats. Packed models are for `seqbag predict`, `evaluate` and `inspect`, and for
+    `seqbag.load` in Python; ONNX files are for onnxruntime.
     """
     from seqbag.export import export as pack
     from seqbag.packed import KEY

@@ -69,9 +69,9 @@ class ImageReader:
             raise DataError(
                 f"{self._name}: lists of pixels have no shape of their own; give --shape HEIGHT,WIDTH,CHANNELS"
             )
-        size = math.prod(self.shape)
-        import pyarrow.compute as pc
+        import pyarrow.compute as pc  # which text and tokens do without
 
+        size = math.prod(self.shape)
         lengths = pc.list_value_length(array).to_numpy(zero_copy_only=False)
         wrong = np.flatnonzero(lengths != size)
         if len(wrong):
