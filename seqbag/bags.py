@@ -271,6 +271,17 @@ class Bags:
         self.examples += other.examples
         self.clustered |= other.clustered
 
+    def recounted(self, codes: Int32s, segments: Int32s, offsets: Int64s, regions: int) -> Self:
+        """The same rows, of whose bag i the sites offsets[i] .. offsets[i + 1] have other codes (groups, sites)."""
+        made = type(self)(self.groups, regions, self.width)
+        if not self.size:
+            return made
+        bags = made._add(codes, segments, offsets, self._dense[: self.size])
+        pointers, classes, counts = self.label_counts()
+        made._set_labels(np.repeat(bags, np.diff(pointers)), classes, counts)
+        made.examples, made.clustered = self.examples, self.clustered
+        return made
+
     def empty(self) -> Self:
         """Bags that merging leaves unchanged."""
         return type(self)(self.groups, self.regions, self.width)

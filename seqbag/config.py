@@ -46,7 +46,9 @@ class TrainConfig:
     embedding; signs: of each filter, at thresholds evenly apart, where the activation is sign; hidden: units in each
     classifier; smoothing: of labels, None for 5 % on few rows, falling to nothing on many; balance: classes weigh
     frequency ** -balance; recency: whether newer rows weigh more, None to choose by what predicts the newest rows
-    better; bag_clusters: clusters of bags to train on, None for the bags themselves as long as they fit the memory.
+    better; last: tokens that are read of each row, its last, None for all, or for one or two of lists if newer rows
+    weigh more and these predict the newest as well; bag_clusters: clusters of bags to train on, None for the bags
+    themselves as long as they fit the memory.
 
     For images: project: channels that a layer's maps are projected to for the next one, 0 for all; signs stay as they
     are. polish: epochs on real windows, 0 to train on counts alone; samples: windows of an example a step;
@@ -72,6 +74,7 @@ class TrainConfig:
     decay: float = 0.0
     balance: float = 0.0
     recency: bool | None = None
+    last: int | None = None
     project: int = 0
     polish: int = 0
     samples: int = 32
@@ -103,7 +106,7 @@ class TrainConfig:
         for name in ("layers", "dims", "threads"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
-        for name in ("epochs", "codebook", "bag_clusters"):
+        for name in ("epochs", "codebook", "last", "bag_clusters"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UsageError(f"{name} is {getattr(self, name)}: it must be 1 or more")
         for name, least in {
@@ -138,6 +141,8 @@ class TrainConfig:
         """Raise UsageError if a setting does not fit a kind of input."""
         if self.polish and kind != "image":
             raise UsageError(f"polish is {self.polish}: only images are polished, leave it out")
+        if self.last is not None and kind == "image":
+            raise UsageError(f"last is {self.last}: images have no last tokens, leave it out")
         if kind == "image" and self.regions is not None and Regions.parse(self.regions).kind == "tail":
             raise UsageError(f"regions {self.regions} are the ends of sequences: of images use whole or grid:2")
 

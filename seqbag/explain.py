@@ -12,11 +12,10 @@ import numpy as np
 
 from seqbag.batch import Float32s, Int32s
 from seqbag.features import pooled_features
-from seqbag.network import Network
+from seqbag.network import PADDING, UNKNOWN, Network
 from seqbag.store import Model
 
 _BLOCK = 512  # windows at a time
-PADDING, UNKNOWN = 0, 1
 
 
 @dataclass(frozen=True)

@@ -17,16 +17,16 @@ from seqbag.filters import Filters, Standardiser, TokenFilters, VectorFilters, s
 from seqbag.head import EpochReport, Head, Schedule
 from seqbag.kmeans import KMeans
 from seqbag.layer import Layer, embed
-from seqbag.network import Network
+from seqbag.network import UNKNOWN, Network
 from seqbag.parallel import Workers
 from seqbag.passes import LayerCounts
+from seqbag.past import of_last, pasts
 from seqbag.progress import Progress, Silent
-from seqbag.recency import alike, foresight, newer_more, rows_of_strata
+from seqbag.recency import LEAST, alike, foresight, newer_more, newest, rows_of_strata
 from seqbag.regions import Regions
 from seqbag.stacking import stacked
 
 MOST_CONFUSED = 100  # classes whose confusion is kept
-UNKNOWN = 1  # the embedding row of tokens not seen in training; 0 is padding
 _PROBE_BAGS = 20_000  # enough to tell whether the ends of sequences matter
 # Of the epochs, one in so many. With one in three the choice is the same in four logs, three seeds each; in a fifth,
 # helpdesk, held-out rows are right as often either way, and it is chance in both.
@@ -84,27 +84,64 @@ class Fitter:
 
         return run
 
-    def choose_recency(self, counts: LayerCounts) -> Int64s:
-        """Weigh the rows counted, all alike or newer ones more; returns how often each stratum of rows counts now.
+    def choose_past(self, counts: LayerCounts, network: Network) -> tuple[LayerCounts, Int64s]:
+        """Weigh the rows counted, all alike or newer ones more, and choose how much of their past is read.
 
         Unless the settings say which, newer ones weigh more if that predicts the newest rows clearly better. counts:
-        with labels by stratum, which are forgotten.
+        with labels by stratum, which are forgotten. Returns the counts, and how often each stratum of rows counts now;
+        the network is told.
         """
-        newer = self.config.recency
-        if newer is None and counts.bags.clustered:
-            newer = False  # rows of a cluster are not equal, and what was before them says less of what comes
-        elif newer is None:
-            found = foresight(counts.bags)
-            newer = found.clear
-            if newer:
-                self.progress.note(
-                    f"recency: of {found.rows:,} of the newest rows, equal ones before them predict {found.alike:.4f}, "
-                    f"and {found.newer_more:.4f} if newer ones weigh more, as they do now"
-                )
+        newer, last = self._newer_more(counts), self.config.last
         weights = newer_more(rows_of_strata(counts.bags)) if newer else alike()
+        if newer and self.config.regions is None and last is None:
+            last = self._enough(counts, network)
+            if last is not None:
+                counts = of_last(counts, last)
+                network.lookup = counts.lookup(self.config.vocabulary)
         counts.bags.weigh(weights)
         counts.held_out.weigh(alike())
-        return weights
+        network.config = replace(self.config, recency=newer, last=last)
+        return counts, weights
+
+    def _newer_more(self, counts: LayerCounts) -> bool:
+        if self.config.recency is not None:
+            return self.config.recency
+        if counts.bags.clustered:
+            return False  # rows of a cluster are not equal, and what was before them says less of what comes
+        found = foresight(counts.bags)
+        if found.clear:
+            self.progress.note(
+                f"recency: of {found.rows:,} of the newest rows, equal ones before them predict {found.alike:.4f}, "
+                f"and {found.newer_more:.4f} if newer ones weigh more, as they do now"
+            )
+        return found.clear
+
+    def _enough(self, counts: LayerCounts, network: Network) -> int | None:
+        """How many of the last tokens predict the newest rows as well as all do, None for all.
+
+        That is within a standard error of the best, by nets trained on the rows before (Breiman et al. 1984,
+        Classification and Regression Trees, 3.4.3): of an old process, what came long before misleads.
+        """
+        choices = pasts(counts.regions)
+        if not choices or counts.bags.clustered:
+            return None
+        older = counts.bags.sample(_PROBE_BAGS, self.rng)
+        tested = older.split(np.tile(newest(rows_of_strata(older)) > 0, len(network.classes)))
+        if min(older.rows, tested.rows) < LEAST:
+            return None
+        older.weigh(newer_more(rows_of_strata(older)))
+        tested.weigh(alike())
+        whole = replace(counts, bags=older, held_out=tested)
+        scores = [self._probed(whole, network), *(self._probed(of_last(whole, tokens), network) for tokens in choices)]
+        needed = max(scores) - (max(scores) * (1 - max(scores)) / tested.rows) ** 0.5
+        enough = [tokens for tokens, score in zip(choices, scores[1:], strict=True) if score >= needed]
+        named = ["all tokens", *("the last one" if tokens == 1 else f"the last {tokens}" for tokens in choices)]
+        told = ", ".join(f"{score:.4f} by {name}" for name, score in zip(named, scores, strict=True))
+        read = named[1 + choices.index(enough[-1])] if enough else named[0]
+        self.progress.note(
+            f"past: of {tested.rows:,} of the newest rows are predicted {told}; of each row it reads {read}"
+        )
+        return enough[-1] if enough else None
 
     def choose_regions(self, counts: LayerCounts, network: Network) -> LayerCounts:
         """The counts with the ends of sequences apart, or without, whichever predicts held-out rows better."""
@@ -115,14 +152,7 @@ class Fitter:
             bags=counts.bags.sample(_PROBE_BAGS, self.rng),
             held_out=counts.held_out.sample(_PROBE_BAGS, self.rng),
         )
-        whole = _whole(copy.deepcopy(ends))
-        schedule = Schedule.for_bags(ends.bags, self.config.epochs)
-        probe = replace(schedule, epochs=max(1, schedule.epochs // _PROBE_SHARE))
-        scores = []
-        for candidate in (whole, ends):
-            head = self._head(candidate, network)
-            self._run(head, candidate, probe, "", Silent())
-            scores.append(head.accuracy(candidate.held_out))
+        scores = [self._probed(candidate, network) for candidate in (_whole(copy.deepcopy(ends)), ends)]
         self.progress.note(
             f"regions: {scores[0]:.4f} of the held-out rows right over the whole sequence, "
             f"{scores[1]:.4f} with {counts.regions}"
@@ -189,6 +219,13 @@ class Fitter:
         Adam, if they are not mixed: 0.8551 after five epochs, where mixed ones give 0.8609 after ten.
         """
         return (False, _MIXUP) if self.config.polish else (True, 0.0)
+
+    def _probed(self, counts: LayerCounts, network: Network) -> float:
+        """Held-out accuracy after a short training, which is forgotten."""
+        schedule = Schedule.for_bags(counts.bags, self.config.epochs)
+        head = self._head(counts, network)
+        self._run(head, counts, replace(schedule, epochs=max(1, schedule.epochs // _PROBE_SHARE)), "", Silent())
+        return head.accuracy(counts.held_out)
 
     def _measured(self, head: Head, counts: LayerCounts) -> float:
         """Accuracy on the held-out rows, whose confusion is kept if there are few classes."""

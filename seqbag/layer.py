@@ -56,6 +56,15 @@ class Maps:
             return self
         return Maps(np.ascontiguousarray(self.values[:, read]), self.offsets, self.grid)
 
+    def last(self, sites: int | None) -> Maps:
+        """The last sites of each sequence, at most; all for None."""
+        lengths = np.diff(self.offsets)
+        if sites is None or lengths.max(initial=0) <= sites:
+            return self
+        lengths = np.minimum(lengths, sites)
+        offsets = np.concatenate([[0], np.cumsum(lengths)])
+        return Maps(self.values[np.arange(offsets[-1]) + np.repeat(self.offsets[1:] - offsets[1:], lengths)], offsets)
+
     def part(self, start: int, stop: int) -> Maps:
         """Examples start .. stop."""
         first, last = self.offsets[start], self.offsets[stop]

@@ -16,7 +16,7 @@ from seqbag.layer import Layer, Maps, embed
 from seqbag.tokens import Encoder
 
 _LARGEST = float(np.finfo(np.float16).max)
-
+PADDING, UNKNOWN = 0, 1  # embedding rows: of no token, and of tokens not seen in training
 _SITES = 4096  # sites that go through the layers at once, so that their activations stay in the cache
 
 
@@ -52,7 +52,7 @@ class Network:
         if self.lookup is None:
             raise DataError("the model was trained on images and the source holds text: name an image column")
         ids, offsets = Encoder(self.config.tokenizer, self.config.vocabulary).encode(column)
-        return Maps(embed(ids, self.lookup), offsets)
+        return Maps(embed(ids, self.lookup), offsets).last(self.config.last)
 
     @property
     def depth(self) -> int:

@@ -18,6 +18,7 @@ from seqbag.codebook import ExactCodebook
 from seqbag.errors import DataError
 from seqbag.kmeans import KMeans
 from seqbag.layer import Maps
+from seqbag.network import PADDING, UNKNOWN
 from seqbag.patches import Patcher
 from seqbag.progress import Progress
 from seqbag.recency import STRATA
@@ -216,6 +217,18 @@ class LayerCounts:
             same = [np.arange(len(book.counts), dtype=np.int32) for book in self.codebooks]
             self.bags.merge(self.held_out.split(np.repeat(rare, STRATA)), same)
         return rare
+
+    def lookup(self, vocabulary: int) -> Int32s:
+        """(vocabulary,) int32: the embedding row of each hashed token id, of those that are trained on."""
+        seen = np.zeros(vocabulary, np.bool_)
+        for group, book in enumerate(self.codebooks):
+            assert isinstance(book, ExactCodebook)
+            seen[book.windows[self.bags.used(group, book.size)]] = True
+        tokens = np.flatnonzero(seen[1:]) + 1
+        lookup = np.full(vocabulary, UNKNOWN, np.int32)
+        lookup[0] = PADDING
+        lookup[tokens] = np.arange(2, 2 + len(tokens), dtype=np.int32)
+        return lookup
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
         """The state, for a file."""

@@ -18,9 +18,9 @@ from seqbag.kernels.lookup import look_up
 
 STRATA = 160  # up to 10^12 rows
 _BOUNDS = np.array([int(2 ** (number / 4)) for number in range(STRATA)], np.int64)
-_DOUBLED = 5  # times, the weight of the newest eighth; once less for each eighth of the rows before
+_KNEE = 0.03  # share of the rows that are newer: about where weights begin to fall
 _NEWEST = 0.1  # of the rows, at least, are predicted to choose by
-_LEAST = 500  # of them, to tell anything
+LEAST = 500  # of them, to tell anything
 _SURE = 3  # standard deviations by which newer rows must predict better, to weigh more
 _WORTH = 0.005  # and of the predictions, at least
 _SORTED = 0.25  # of the newest rows of other classes than those before: the order is of classes, not of time
@@ -50,10 +50,13 @@ def alike() -> Int64s:
 
 
 def newer_more(rows: Int64s) -> Int64s:
-    """Weights (STRATA,) of strata that hold `rows`: 32, 16, 8, 4 and 2 in the newest eighths, 1 before those."""
+    """Weights (STRATA,) of strata that hold `rows`: 1 of the oldest, and of others the more, the fewer are newer.
+
+    They fall with the square of the share that is newer, so that what was met last outweighs what was often met long
+    ago, whether the process changed lately or some time before.
+    """
     newer = (rows[::-1].cumsum()[::-1] - rows / 2) / max(int(rows.sum()), 1)
-    weights: Int64s = 2 ** np.maximum(_DOUBLED - (8 * newer).astype(np.int64), 0)
-    return weights
+    return np.round(np.square((1 + _KNEE) / (newer + _KNEE))).astype(np.int64)
 
 
 def newest(rows: Int64s) -> Int64s:
@@ -91,5 +94,5 @@ def foresight(bags: Bags) -> Foresight:
     ways = np.stack([alike(), newer_more(before)])
     total, plain, newer, differ = look_up(*nodes, STRATA, tested > 0, ways, shares)
     others = np.abs(np.subtract(*(shares / np.maximum(shares.sum(1, keepdims=True), 1)))).sum() / 2
-    clear = total >= _LEAST and newer - plain > max(_SURE * differ**0.5, _WORTH * total) and others < _SORTED
+    clear = total >= LEAST and newer - plain > max(_SURE * differ**0.5, _WORTH * total) and others < _SORTED
     return Foresight(total, plain / max(total, 1), newer / max(total, 1), bool(clear))

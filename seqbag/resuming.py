@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,6 +55,8 @@ def take_up(run: Trainer) -> int:
             network = load(run.checkpoint.read_network(values["pass"], values["network"])).network
             for name in ("classes", "layers", "classifier", "lookup", "shape"):
                 setattr(run.network, name, getattr(network, name))
+            chosen = {name: getattr(network.config, name) for name in ("recency", "last")}
+            run.network.config = replace(run.config, **chosen)
             run.times = np.array(values["times"], np.int64)
             run.rare = np.isin(np.arange(len(network.classes)), values["rare"])
             groups = sum(name.startswith("windows.") for name in arrays)

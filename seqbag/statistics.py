@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeAlias
 
@@ -24,7 +24,7 @@ from seqbag.checkpoint import prefixed, under
 from seqbag.codebook import ExactCodebook
 from seqbag.config import TrainConfig
 from seqbag.errors import DataError, ModelError, UsageError
-from seqbag.fitting import UNKNOWN, Fitter
+from seqbag.fitting import Fitter
 from seqbag.layer import Maps
 from seqbag.network import Network
 from seqbag.parallel import Workers
@@ -101,7 +101,8 @@ class ShardStatistics:
         encoder = Encoder("list" if self.kind == "tokens" else self.config.tokenizer, self.config.vocabulary)
         ids, offsets, spans = encoder.locate(rows.input)
         maps = Maps(ids, offsets)
-        return maps, spans, [maps.windows(patcher) for patcher in self.counts.patchers]
+        read = maps.last(self.config.last)
+        return maps, spans, [read.windows(patcher) for patcher in self.counts.patchers]
 
     def update(self, rows: Rows, first: int, prepared: Prepared | None = None, workers: Workers | None = None) -> Maps:
         """Count a batch whose first row has the number `first`. Returns its token ids."""
@@ -158,10 +159,10 @@ class ShardStatistics:
     def settle(self, name: str) -> tuple[tuple[str, ...], npt.NDArray[np.bool_], Int32s]:
         """Sort the classes and fix the tokens, once all rows are counted. name: of the rows, for what is wrong.
 
-        Labels stay apart by stratum, until `Fitter.choose_recency` has weighed those.
+        Labels stay apart by stratum, until `Fitter.choose_past` has weighed those.
 
-        Returns the class texts, which classes are too rare to hold rows out of (classes,), and the embedding row of
-        each hashed token id (vocabulary,). Raises DataError if there is nothing to learn.
+        Returns the class texts, which classes are too rare to hold rows out of (classes,), and `LayerCounts.lookup`.
+        Raises DataError if there is nothing to learn.
         """
         if self.counts.patches == 0:
             raise DataError(f"{name}: every row is empty, there is nothing to learn from")
@@ -171,15 +172,7 @@ class ShardStatistics:
         self.counts.bags.relabel(_by_class(order))
         self.counts.held_out.relabel(_by_class(order))
         rare = self.counts.train_rare(len(classes))
-        lookup = np.full(self.config.vocabulary, UNKNOWN, np.int32)
-        seen = np.zeros(self.config.vocabulary, np.bool_)
-        for group, book in enumerate(self.counts.codebooks):
-            assert isinstance(book, ExactCodebook)
-            seen[book.windows[self.counts.bags.used(group, book.size)]] = True
-        tokens = np.flatnonzero(seen[1:]) + 1
-        lookup[0] = 0
-        lookup[tokens] = np.arange(2, 2 + len(tokens), dtype=np.int32)
-        return classes, rare, lookup
+        return classes, rare, self.counts.lookup(self.config.vocabulary)
 
     def save(self, path: Path) -> int:
         """Write a file of statistics; returns its bytes. Raises DataError if it cannot."""
@@ -267,13 +260,12 @@ def train_statistics(statistics: ShardStatistics, progress: Progress | None = No
     classes, _, lookup = shard.settle("the statistics")
     network = Network(config, classes, lookup)
     trained = Trained(network, shard.rows, [], float("nan"), 0.0, shard.vocabulary)
-    trained.explain(shard.counts)
     with Workers(config.threads) as workers:
         fitter = Fitter(config, np.random.default_rng(config.seed), workers, progress or Silent())
-        counts, distinct = shard.counts, shard.counts.bags.size
-        times = fitter.choose_recency(counts)
+        counts, _ = fitter.choose_past(shard.counts, network)
+        distinct = counts.bags.size
+        trained.explain(counts)
         counts.cluster(config.bag_clusters, fitter.rng, config.threads)
-        network.config = replace(config, recency=bool(times.max() > 1))
         if config.regions is None and counts.regions.kind == "tail":
             counts = fitter.choose_regions(counts, network)
         layer, network.classifier, accuracy = fitter.fit(counts, network, "layer 1: training")

@@ -10,9 +10,9 @@ import numpy as np
 
 from seqbag.batch import Int32s, Int64s
 from seqbag.codebook import ExactCodebook
-from seqbag.fitting import MOST_CONFUSED, UNKNOWN
+from seqbag.fitting import MOST_CONFUSED
 from seqbag.layer import embed
-from seqbag.network import Network
+from seqbag.network import UNKNOWN, Network
 from seqbag.passes import LayerCounts
 from seqbag.store import Model
 from seqbag.tokens import Vocabulary, mask_texts

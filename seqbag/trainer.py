@@ -108,8 +108,6 @@ class Trainer:
         for number in range(done, self.config.layers):
             self._learn(number)
         self._finish()
-        if self.source.kind != "image":
-            self.network.config = replace(self.config, recency=bool(self.times.max() > 1))  # as it was chosen
         trained.confusion, trained.rows = self.fitter.confusion, self.rows
         trained.valid_accuracy, trained.seconds = self.reports[-1].valid_accuracy, time.perf_counter() - started
         return trained
@@ -118,8 +116,8 @@ class Trainer:
         """Count the rows for a layer and train it. Its counts go with this call, before the next layer's are made."""
         started = time.perf_counter()
         if number == 0 and self.source.kind != "image":
-            counts = self._count_tokens()
-            self.times = self.fitter.choose_recency(counts)
+            counts, self.times = self.fitter.choose_past(self._count_tokens(), self.network)
+            self.trained.explain(counts)
         else:
             if number == 0:
                 self._whiten()
@@ -157,7 +155,6 @@ class Trainer:
                 counts.expect(len(rows), self.source.rows or 0)
             self.rows += len(rows)
         self.network.classes, self.rare, self.network.lookup = shard.settle(self.source.describe())
-        self.trained.explain(counts)
         self.progress.note(f"{listed(self.network.classes)}; {counts.held_out.rows:,} of {self.rows:,} rows held out")
         return counts
 
@@ -394,5 +391,6 @@ class Trainer:
         maps = self.sample.maps()
         if self.network.lookup is not None:
             maps = Maps(embed(maps.values.astype(np.int32, copy=False), self.network.lookup), maps.offsets)
+            maps = maps.last(self.network.config.last)
         rows = max(1, int(np.searchsorted(maps.offsets, self._most(_SAMPLE_SITES), side="right")) - 1)
         return self.network.forward(maps.part(0, rows))

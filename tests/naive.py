@@ -275,3 +275,13 @@ def least_squares_scale(weights: np.ndarray) -> float:
             s = (weights @ t) / (t @ t)
             best = min(best, float(((weights - s * t) ** 2).sum()))
     return best
+
+
+def last_sites(values, lengths, sites):
+    """The last sites of each sequence, all for None."""
+    found, start = [], 0
+    for length in lengths:
+        row = values[start : start + length]
+        found.append(row if sites is None else row[max(0, length - sites) :])
+        start += length
+    return found

@@ -84,6 +84,23 @@ def test_a_process_that_changed_and_rows_that_weigh_alike_if_told_to(tmp_path: P
     ]
 
 
+def test_the_last_tokens_alone_are_read_by_every_kind_of_model(tmp_path: Path) -> None:
+    """Rows that end alike are predicted alike, whatever came before."""
+    rows = {
+        "events": [[f"e{i % 7}", f"e{i % 3}", f"e{i % 2}"] for i in range(600)],
+        "label": [i % 2 for i in range(600)],
+    }
+    source, model, small = write_parquet(tmp_path / "rows.parquet", rows), tmp_path / "m.seqbag", tmp_path / "s.seqbag"
+    report = run_json("train", "--source", source, "--last", 1, "--activation", "sign", "--out", model, *QUICK)
+    assert report["valid_accuracy"] == 1
+    run_json("export", model, "--out", small, "--source", source)
+    for path in (model, small):
+        found = run("predict", path, "--source", source, "--format", "jsonl").stdout.splitlines()
+        classes = {(i % 2, json.loads(line)["class"]) for i, line in enumerate(found)}
+        assert classes == {(0, "0"), (1, "1")}
+        assert len({json.dumps(json.loads(line)["probabilities"]) for line in found}) == 2
+
+
 def test_sessions_by_sql(tmp_path: Path) -> None:
     lines = {"session": [i // 4 for i in range(400)], "event": [f"e{i % 4 + i // 4 % 2 * 2}" for i in range(400)]}
     path = write_parquet(tmp_path / "lines.parquet", lines)

@@ -24,6 +24,7 @@ from tests.memory import MemorySource
         ({"dims": 0}, "dims is 0: it must be 1 or more"),
         ({"threads": 0}, "threads is 0: it must be 1 or more"),
         ({"epochs": 0}, "epochs is 0: it must be 1 or more"),
+        ({"last": 0}, "last is 0: it must be 1 or more"),
         ({"codebook": 0}, "codebook is 0: it must be 1 or more"),
         ({"hidden": -1}, "hidden is -1: it must be 0 or more"),
         ({"seed": -1}, "seed is -1: it must be 0 or more"),

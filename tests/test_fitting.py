@@ -41,9 +41,10 @@ after = fitter.rng.bit_generator.state, shard.counts.bags.rows, loaded()
 assert before[:2] == after[:2]
 assert after[2] > before[2]
 classes, _, lookup = shard.settle("rows")
-fitter.choose_recency(shard.counts)
+network = Network(config, classes, lookup)
+fitter.choose_past(shard.counts, network)
 before = loaded()
-fitter.fit(shard.counts, Network(config, classes, lookup), "")
+fitter.fit(shard.counts, network, "")
 print(sorted(loaded() - before))
 """
 

@@ -53,6 +53,17 @@ def test_sequences(activation, signs, regions, layers, widths, padding):
     assert (logits.argmax(1) == expected.argmax(1)).mean() >= 0.999
 
 
+@pytest.mark.parametrize("last", [1, 3, 100])
+def test_the_last_tokens(last):
+    network = token_network(regions="tail:2,1", layers=2, widths=(1, 3))
+    network = dataclasses.replace(network, config=dataclasses.replace(network.config, last=last))
+    for column in (text_column(LINES), text_column(["", ""])):
+        (logits,) = session(network).run(["logits"], padded(column, network))
+        expected = network.logits(column)
+        np.testing.assert_allclose(logits, expected, atol=0.02, rtol=0.01)
+        assert (logits.argmax(1) == expected.argmax(1)).mean() >= 0.99
+
+
 @pytest.mark.parametrize("regions", ["whole", "grid:1", "grid:3"])
 @pytest.mark.parametrize(
     ("hidden", "activation", "pooling", "project", "groups", "readout", "signs"),

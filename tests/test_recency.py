@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from seqbag.bags import Bags
 from seqbag.config import TrainConfig
 from seqbag.fitting import Fitter
+from seqbag.network import Network
 from seqbag.parallel import Workers
 from seqbag.recency import STRATA, alike, by_stratum, foresight, newer_more, newest, rows_of_strata, strata
 from seqbag.statistics import ShardStatistics, merged, train_statistics
@@ -76,11 +77,15 @@ def test_the_newest_stratum_is_a_sixth_at_most(rows):
     assert 0.1 * rows <= left <= 0.32 * rows
 
 
-def test_newer_rows_weigh_up_to_32_times_as_much():
+def test_weights_fall_with_the_square_of_the_share_of_rows_that_are_newer():
     rows = np.zeros(STRATA, np.int64)
-    rows[10:26] = 100
-    assert newer_more(rows)[10:26].tolist() == [1] * 6 + [2, 2, 4, 4, 8, 8, 16, 16, 32, 32]
-    assert newer_more(np.zeros(STRATA, np.int64)).tolist() == [32] * STRATA, "no rows weigh alike"
+    rows[10:20] = 100
+    expected = [round((1.03 / (newer + 0.03)) ** 2) for newer in np.arange(0.95, 0, -0.1)]
+    assert newer_more(rows)[10:20].tolist() == expected
+    assert (expected[0], expected[-1]) == (1, 166)
+    weights = newer_more(np.bincount(strata(0, 10**6), minlength=STRATA))
+    assert (np.diff(weights) >= 0).all(), "newer ones never less"
+    assert len(set(newer_more(np.zeros(STRATA, np.int64)).tolist())) == 1, "no rows weigh alike"
 
 
 @settings(max_examples=50)
@@ -130,13 +135,13 @@ def test_a_changed_process_is_predicted_as_it_is_now(layers):
 
 def test_it_is_chosen_before_bags_are_clustered_on_request(monkeypatch):
     """Rows of a cluster are not equal: of the DGA domains, their clusters would tell that newer rows weigh more."""
-    choose, seen = Fitter.choose_recency, []
+    choose, seen = Fitter.choose_past, []
 
-    def chosen(fitter, counts):
+    def chosen(fitter, counts, network):
         seen.append(counts.bags.clustered)
-        return choose(fitter, counts)
+        return choose(fitter, counts, network)
 
-    monkeypatch.setattr(Fitter, "choose_recency", chosen)
+    monkeypatch.setattr(Fitter, "choose_past", chosen)
     texts = [f"a{number % 40} b{number % 7} c{number % 3}" for number in range(1000)]
     source = MemorySource("text", (texts, [("even", "odd")[len(text) % 2] for text in texts]))
     config = dataclasses.replace(CONFIG, bag_clusters=20)
@@ -151,8 +156,8 @@ def test_of_bags_clustered_to_fit_the_memory_newer_rows_weigh_no_more():
     shard.counts.bags.clustered = True
     with Workers(1) as workers:
         fitter = Fitter(CONFIG, np.random.default_rng(0), workers, notes)
-        assert fitter.choose_recency(shard.counts).tolist() == alike().tolist()
-        assert notes.texts == []
+        counts, times = fitter.choose_past(shard.counts, Network(CONFIG, ("closed", "solved"), None))
+        assert (counts is shard.counts, times.tolist(), notes.texts) == (True, alike().tolist(), [])
 
 
 def test_rows_in_no_order_weigh_alike():

@@ -49,7 +49,7 @@ def to_onnx(model: Model) -> bytes:
     graph = _Graph()
     if network.lookup is not None:
         inputs = [("ids", onnx.TensorProto.INT64, ["n", "length"]), ("lengths", onnx.TensorProto.INT64, ["n"])]
-        features = _sequence(graph, network.lookup, network.layers)
+        features = _sequence(graph, network.lookup, network.layers, network.config.last)
     else:
         inputs = [("pixels", onnx.TensorProto.UINT8, ["n", "height", "width", "channels"])]
         features = _image(graph, network.layers)
@@ -170,14 +170,26 @@ def _as_inputs(graph: _Graph, layer: Layer, active: str) -> str:
     return graph.add("Sub", twice, graph.constant(np.float32(1)))
 
 
-def _sequence(graph: _Graph, lookup: npt.NDArray[np.int32], layers: list[Layer]) -> str:
-    """Features (n, d) of ids and lengths."""
-    rows = graph.add("Gather", graph.constant(lookup.astype(np.int32)), "ids")
+def _last(graph: _Graph, tokens: int) -> tuple[str, str]:
+    """The last ids of each row, filled up with 0, and how many they are."""
+    one, along = graph.constant(np.array([1])), graph.constant(np.array([0, 0, 0, 1]))
+    filled = graph.add("Pad", "ids", along)  # by a 0 behind, which short rows are filled up with
+    end = graph.add("Squeeze", graph.add("Shape", "ids", start=1, end=2), graph.constant(np.array([0])))
+    first = graph.add("Max", graph.add("Sub", "lengths", graph.number(tokens)), graph.number(0))
+    place = graph.add("Add", graph.add("Unsqueeze", first, one), graph.constant(np.arange(tokens)))
+    ids = graph.add("GatherElements", filled, graph.add("Min", place, end), axis=1)
+    return ids, graph.add("Min", "lengths", graph.number(tokens))
+
+
+def _sequence(graph: _Graph, lookup: npt.NDArray[np.int32], layers: list[Layer], last: int | None) -> str:
+    """Features (n, d) of ids and lengths. last: how many of a row's tokens are read, None for all."""
+    ids, lengths = ("ids", "lengths") if last is None else _last(graph, last)
+    rows = graph.add("Gather", graph.constant(lookup.astype(np.int32)), ids)
     assert layers[0].embedding is not None
     values = graph.add("Transpose", graph.add("Gather", graph.constant(layers[0].embedding), rows), perm=[0, 2, 1])
-    length = graph.add("Squeeze", graph.add("Shape", "ids", start=1, end=2), graph.constant(np.array([0])))
+    length = graph.add("Squeeze", graph.add("Shape", ids, start=1, end=2), graph.constant(np.array([0])))
     place = graph.add("Range", graph.number(0), length, graph.number(1))
-    column = graph.add("Unsqueeze", "lengths", graph.constant(np.array([1])))  # (n, 1)
+    column = graph.add("Unsqueeze", lengths, graph.constant(np.array([1])))  # (n, 1)
     inside = graph.add("Less", place, column)  # (n, length)
     mask = graph.to_float(graph.add("Unsqueeze", inside, graph.constant(np.array([1]))))
     features = []

@@ -64,6 +64,13 @@ def _shown(name: str, config: TrainConfig) -> str:
 @setting(
     "--recency/--no-recency", "recency", "Let newer rows weigh more; else chosen by the newest rows.", default=None
 )
+@setting(
+    "--last",
+    "last",
+    "Read only the last N tokens of a row; else all, or fewer of lists by the newest.",
+    metavar="N",
+    type=int,
+)
 @setting("--activation", "activation", "Activation; sign is for packed models.", type=click.Choice(list(ACTIVATIONS)))
 @setting("--epochs", "epochs", "Epochs over the counts; else chosen by the number of rows.", type=int)
 @setting("--polish", "polish", "Images: epochs on real windows after the counts; 0 for counts alone.", type=int)
