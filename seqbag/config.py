@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, fields
+from numbers import Integral
 from typing import Any, Self
 
 from seqbag.batch import InputKind
@@ -89,6 +90,12 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.type in ("int", "int | None") and not (
+                isinstance(value, Integral) or (value is None and "None" in field.type)
+            ):
+                raise UsageError(f"{field.name} is {value!r}: it must be a whole number")
         if self.tokenizer not in TOKENIZERS:
             raise UsageError(f"tokenizer {self.tokenizer!r} is not known: choose from {', '.join(TOKENIZERS)}")
         if self.activation not in ACTIVATIONS:

@@ -50,3 +50,26 @@ class MemorySource:
         step = min(size, self._most)
         for start in range(0, len(inputs), step):
             yield Rows(make(inputs[start : start + step]), label_column(labels[start : start + step]))
+
+
+class Notes:
+    """A progress that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def begin(self, task: str, total: int | None, unit: str) -> None:
+        pass
+
+    def advance(self, amount: int, note: str = "") -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+    def about(self, subject: str) -> list[str]:
+        """The notes on something."""
+        return [text for text in self.texts if text.startswith(f"{subject}: ")]

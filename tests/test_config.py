@@ -25,6 +25,8 @@ from tests.memory import MemorySource
         ({"threads": 0}, "threads is 0: it must be 1 or more"),
         ({"epochs": 0}, "epochs is 0: it must be 1 or more"),
         ({"last": 0}, "last is 0: it must be 1 or more"),
+        ({"last": 1.5}, "last is 1.5: it must be a whole number"),
+        ({"memory": None}, "memory is None: it must be a whole number"),
         ({"codebook": 0}, "codebook is 0: it must be 1 or more"),
         ({"hidden": -1}, "hidden is -1: it must be 0 or more"),
         ({"seed": -1}, "seed is -1: it must be 0 or more"),
@@ -83,7 +85,7 @@ def test_settings_that_name_no_views_but_flips(flips):
         ),
         (
             {"layers": "two"},
-            "the model's settings are damaged ('<' not supported between instances of 'str' and 'int'): train it again",
+            "the model's settings are damaged (layers is 'two': it must be a whole number): train it again",
         ),
         ({"windows": 3}, "the model's settings are damaged ('int' object is not iterable): train it again"),
     ],

@@ -16,32 +16,12 @@ from seqbag.regions import Regions
 from seqbag.statistics import ShardStatistics, train_statistics
 from seqbag.store import load, save, to_bytes
 from seqbag.trainer import train
-from tests.memory import MemorySource, tokens_column
+from tests.memory import MemorySource, Notes, tokens_column
 from tests.naive import last_sites
 
 CONFIG = TrainConfig(filters=(8,), dims=8, hidden=8, vocabulary=64, epochs=12)
 COLUMNS = {"kind": "tokens", "input": "events", "label": "label"}
 ROWS = 8_000
-
-
-class Notes:
-    """A progress that keeps what it is told of the past."""
-
-    def __init__(self):
-        self.texts = []
-
-    def begin(self, task, total, unit):
-        pass
-
-    def advance(self, amount, note=""):
-        pass
-
-    def end(self):
-        pass
-
-    def note(self, text):
-        if text.startswith("past: "):
-            self.texts.append(text)
 
 
 def changing(reaches=1):
@@ -120,7 +100,7 @@ def test_the_last_sites_of_each_sequence(lengths, sites):
 def test_the_last_token_is_read_alone_where_it_predicts_the_newest_rows_as_well(layers, tmp_path):
     notes, config = Notes(), dataclasses.replace(CONFIG, layers=layers, filters=(16,))
     trained = train(changing(), config, notes)
-    (told,) = notes.texts
+    (told,) = notes.about("past")
     assert told == (
         "past: of 984 of the newest rows are predicted 1.0000 by all tokens, 1.0000 by the last 2, 1.0000 by the "
         "last one; of each row it reads the last one"
@@ -140,7 +120,9 @@ def test_what_lies_further_back_is_read_where_it_tells_more(reaches, expected):
     notes = Notes()
     trained = train(changing(reaches), dataclasses.replace(CONFIG, epochs=30, filters=(16,)), notes)
     assert trained.network.config.last == expected
-    assert notes.texts[0].endswith(f"; of each row it reads {'all tokens' if expected is None else 'the last 2'}")
+    assert notes.about("past")[0].endswith(
+        f"; of each row it reads {'all tokens' if expected is None else 'the last 2'}"
+    )
     assert trained.valid_accuracy < 0.5, "of all rows, the older ones too"
 
 
@@ -148,14 +130,14 @@ def test_what_lies_further_back_is_read_where_it_tells_more(reaches, expected):
 def test_it_is_chosen_only_where_the_settings_leave_it_open_and_newer_rows_weigh_more(chosen):
     notes = Notes()
     trained = train(changing(), dataclasses.replace(CONFIG, **chosen), notes)
-    assert (trained.network.config.last, notes.texts) == (chosen.get("last"), [])
+    assert (trained.network.config.last, notes.about("past")) == (chosen.get("last"), [])
 
 
 def test_of_few_rows_all_is_read():
     events = [["a", "b"][i % 2 :] for i in range(2_000)]
     source, notes = MemorySource("tokens", (events, [str(i % 2) for i in range(2_000)])), Notes()
     trained = train(source, dataclasses.replace(CONFIG, recency=True), notes)
-    assert (trained.network.config.last, notes.texts) == (None, [])
+    assert (trained.network.config.last, notes.about("past")) == (None, [])
 
 
 def test_statistics_of_shards_train_the_same_net():
@@ -178,7 +160,7 @@ def test_what_was_chosen_outlives_an_interruption(tmp_path):
     with Checkpoint(tmp_path / "work", identity, resume=True) as checkpoint:
         notes = Notes()
         trained = train(changing(), config, notes, checkpoint)
-    assert notes.texts == [], "it is not chosen again"
+    assert notes.about("past") == [], "it is not chosen again"
     assert to_bytes(trained.model(COLUMNS)) == whole
 
 

@@ -16,30 +16,11 @@ from seqbag.recency import STRATA, alike, by_stratum, foresight, newer_more, new
 from seqbag.statistics import ShardStatistics, merged, train_statistics
 from seqbag.store import to_bytes
 from seqbag.trainer import train
-from tests.memory import MemorySource, text_column
+from tests.memory import MemorySource, Notes, text_column
 
 CONFIG = TrainConfig(filters=(8,), dims=8, hidden=8, windows=(1,), regions="whole", vocabulary=64, epochs=3)
 COLUMNS = {"kind": "text", "input": "message", "label": "label"}
 ROWS = 8_000
-
-
-class Notes:
-    """A progress that keeps what it is told."""
-
-    def __init__(self):
-        self.texts = []
-
-    def begin(self, task, total, unit):
-        pass
-
-    def advance(self, amount, note=""):
-        pass
-
-    def end(self):
-        pass
-
-    def note(self, text):
-        self.texts.append(text)
 
 
 def changing(order=None):
@@ -128,7 +109,7 @@ def test_labels_are_told_apart_by_stratum():
 def test_a_changed_process_is_predicted_as_it_is_now(layers):
     notes, config = Notes(), dataclasses.replace(CONFIG, layers=layers)
     assert what_follows(train(changing(), config, notes)) == ["closed", "solved"]
-    (told,) = [text for text in notes.texts if text.startswith("recency: ")]
+    (told,) = notes.about("recency")
     assert told.endswith("predict 0.0000, and 1.0000 if newer ones weigh more, as they do now")
     assert what_follows(train(changing(), dataclasses.replace(config, recency=False))) == ["solved", "closed"]
 
@@ -164,7 +145,7 @@ def test_rows_in_no_order_weigh_alike():
     notes = Notes()
     order = np.random.default_rng(1).permutation(ROWS)
     assert what_follows(train(changing(order), CONFIG, notes)) == ["solved", "closed"]
-    assert not [text for text in notes.texts if text.startswith("recency: ")]
+    assert notes.about("recency") == []
 
 
 def bags_of(examples):

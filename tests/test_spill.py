@@ -23,7 +23,7 @@ from seqbag.passes import LayerCounts
 from seqbag.spill import Part, Spill
 from seqbag.store import to_bytes
 from seqbag.trainer import train
-from tests.memory import MemorySource
+from tests.memory import MemorySource, Notes
 from tests.test_bags import content, empty_bags, examples, update
 from tests.test_image_resume import resumed
 from tests.test_trainer import SMALL
@@ -119,17 +119,17 @@ def test_a_run_whose_bags_outgrow_the_memory(
     whole = train(lines, config)
     monkeypatch.setattr("seqbag.spill._LEAST_BAGS", 20_000)
     monkeypatch.setattr("seqbag.spill._BAGS_SHARE", 0.0)
-    notes: list[str] = []
-    trained = train(lines, config, Notes(notes))
+    notes = Notes()
+    trained = train(lines, config, notes)
     assert trained.layers[0].bags == whole.layers[0].bags, "told apart in files as in memory"
     clusters = trained.layers[0].clusters
     assert clusters is not None
     assert clusters < trained.layers[0].bags
     assert whole.layers[0].clusters is None
     told = "layer 1: counting windows: the bags outgrew their memory, "
-    written = [note.removeprefix(told).split(" are in ") for note in notes if note.startswith(told)]
+    written = [note.removeprefix(told).split(" are in ") for note in notes.texts if note.startswith(told)]
     assert [name for _, name in written] == [f"bags-0-{number}.arrow" for number in range(len(written))]
-    assert f"layer 1: counting windows: {trained.layers[0].bags:,} bags were clustered to {clusters:,}" in notes
+    assert f"layer 1: counting windows: {trained.layers[0].bags:,} bags were clustered to {clusters:,}" in notes.texts
     model, stops = resumed(lines, config, tmp_path / "work", COLUMNS)
     assert stops > layers
     assert model == to_bytes(trained.model(COLUMNS))
@@ -176,19 +176,3 @@ def test_a_sample_of_the_rows_held_out_is_not_told_as_all(monkeypatch: pytest.Mo
     sampled = train(source, config)
     assert sampled.layers[0].clusters is None
     assert sampled.confusion.sum() == whole.confusion.sum() > 400
-
-
-class Notes:
-    """Progress of which only the notes are kept."""
-
-    def __init__(self, notes: list[str]) -> None:
-        self.notes = notes
-
-    def begin(self, task: str, total: int | None, unit: str) -> None: ...
-
-    def advance(self, amount: int, note: str = "") -> None: ...
-
-    def end(self) -> None: ...
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
