@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+_CACHE = "{module}.{name}-{line}.*.nbi"  # of a kernel, as numba names it
 _KEPT = 24 << 20  # bytes; glibc learns from blocks under 32 MiB
 
 
@@ -23,3 +26,10 @@ def for_kernels() -> Iterator[None]:
     np.empty(_KEPT, np.uint8)  # freed without having been touched
     with threadpool_limits(1):
         yield
+
+
+def compiled(kernel: Any) -> bool:
+    """Whether a kernel that numba caches was compiled in an earlier process."""
+    function, module = kernel.py_func, kernel.py_func.__module__.rpartition(".")[2]
+    name = _CACHE.format(module=module, name=function.__qualname__, line=function.__code__.co_firstlineno)
+    return any(Path(kernel.stats.cache_path).glob(name))

@@ -136,6 +136,8 @@ def train(
 
 
 def _train(source: Source, config: TrainConfig, progress: Progress, checkpoint: Checkpoint) -> Trained:
+    from seqbag.kernels.filters import adam_step
+    from seqbag.process import compiled
     from seqbag.trainer import train
 
     progress.note(source.describe())
@@ -143,6 +145,8 @@ def _train(source: Source, config: TrainConfig, progress: Progress, checkpoint: 
     widths = ", ".join(map(str, config.windows))
     filters = ", ".join(str(config.filters_of(layer)) for layer in range(config.layers))
     progress.note(f"{how}{config.layers} layer{'s' * (config.layers > 1)}, windows of {widths}, {filters} filters each")
+    if not compiled(adam_step):
+        progress.note("kernels are compiled for this machine, this once, which takes about half a minute")
     trained = train(source, config, progress, checkpoint)
     replaced = getattr(source, "replaced", 0)
     if replaced:

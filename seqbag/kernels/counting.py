@@ -11,6 +11,7 @@ EMPTY = np.int32(-1)
 _MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: multiplicative hashing (Knuth, TAOCP 3, 6.4)
 _FINALISER = np.uint64(0xFF51AFD7ED558CCD)  # MurmurHash3's 64-bit finaliser
 _SHIFT = np.uint64(32)
+_INSERTED = 48  # keys that are as quickly sorted by insertion alone
 
 
 @njit(cache=True, nogil=True, inline="always")
@@ -137,17 +138,22 @@ def _same_under(a: Any, i: int, b: Any, j: int, kept: int, width: int) -> bool:
 
 @njit(cache=True, nogil=True)
 def _sort(keys: Any, n: int) -> None:
-    """Sort keys[:n]: insertion sort for the usual short examples, numpy's for the long."""
-    if n > 48:
-        keys[:n] = np.sort(keys[:n])
-        return
-    for i in range(1, n):
-        key = keys[i]
-        j = i - 1
-        while j >= 0 and keys[j] > key:
-            keys[j + 1] = keys[j]
-            j -= 1
-        keys[j + 1] = key
+    """Sort keys[:n] by Shell's method, which of the usual short examples is insertion sort.
+
+    numpy's is as fast up to a few hundred keys and a quarter faster at thousands, but takes three seconds to compile.
+    """
+    gap = 1
+    while n > _INSERTED and gap < n // 9:
+        gap = 3 * gap + 1
+    while gap > 0:
+        for i in range(gap, n):
+            key = keys[i]
+            j = i - gap
+            while j >= 0 and keys[j] > key:
+                keys[j + gap] = keys[j]
+                j -= gap
+            keys[j + gap] = key
+        gap //= 3
 
 
 @njit(cache=True, nogil=True)
@@ -165,7 +171,10 @@ def add_examples(
     groups = len(codes)
     spans = groups * regions
     mask = np.uint64(len(slots) - 1)
-    scratch = np.empty(max(1, np.max(offsets[1:] - offsets[:-1])), np.int64)
+    longest = np.int64(1)
+    for i in range(len(offsets) - 1):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    scratch = np.empty(longest, np.int64)
     for i in range(len(offsets) - 1):
         first = pointers[size * spans]
         end = first

@@ -151,13 +151,14 @@ def _dense(
         stop = min(n, start + ROWS)
         for row in range(start, stop):
             _round(features[row], mean, scale, limit, line)
-            column = block[row - start :]
+            turned = block[row - start :]
             for pair in range(pairs):
-                column[pair * ROWS] = line_pairs[pair]
+                turned[pair * ROWS] = line_pairs[pair]
         for panel in range(panels):
             tile(halves, weights, panel * pairs * PANEL * 2, pairs, part)  # type: ignore[call-arg]
             for r in range(ROWS):
-                sums[r, panel * PANEL : (panel + 1) * PANEL] = part[r * PANEL : (r + 1) * PANEL]
+                for column in range(PANEL):
+                    sums[r, panel * PANEL + column] = part[r * PANEL + column]
         for row in range(start, stop):
             _scaled(sums[row - start], out_scale, bias, floor, out[row])
 

@@ -108,13 +108,13 @@ def add_named_rows(names: Any, rows: Any, more_names: Any, more: Any) -> Any:
         both = first and j < len(more_names) and names[i] == more_names[j]
         union[known] = names[i] if first else more_names[j]
         own = total[known]
-        if both:
-            for d in range(len(own)):
+        for d in range(len(own)):
+            if both:
                 own[d] = rows[i, d] + more[j, d]
-        elif first:
-            own[:] = rows[i]
-        else:
-            own[:] = more[j]
+            elif first:
+                own[d] = rows[i, d]
+            else:
+                own[d] = more[j, d]
         i += first
         j += both or not first
         known += 1
@@ -190,7 +190,8 @@ def count_signs(values: Any, biases: Any) -> None:
             bias = biases[k]
             for f in range(len(own)):
                 on[f] += unit if own[f] + bias[f] > 0 else np.float32(0)
-        own[:] = on
+        for f in range(len(own)):
+            own[f] = on[f]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"})

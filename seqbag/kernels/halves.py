@@ -39,10 +39,7 @@ def mixed_rows(halves: Any, chosen: Any, share: Any, rest: Any, out: Any) -> Non
     for row in range(rows):
         _widen(halves[chosen[row]], own, own_bits)
         to = out[row]
-        if rest == 0:
-            to[:] = own
-        else:
-            for d in range(dims):
-                to[d] = share * own[d] + rest * before[d]
+        for d in range(dims):
+            to[d] = own[d] if rest == 0 else share * own[d] + rest * before[d]
         before, own = own, before
         before_bits, own_bits = own_bits, before_bits

@@ -34,7 +34,8 @@ def _render(data: UInt8s, start: int, size: int, folded: bool, text: UInt8s) -> 
     """Write the text of a located token, cut to len(text) bytes; returns its length."""
     if size < 0:
         n = int(MASK_SIZES[-size])
-        text[:n] = MASK_BYTES[-size, :n]
+        for k in range(n):  # to assign a slice takes two seconds to compile
+            text[k] = MASK_BYTES[-size, k]
         return n
     word = True
     for i in range(start, start + size):
@@ -77,8 +78,8 @@ def keep_smallest(at: int, text: UInt8s, size: int, texts: UInt8s, lengths: Int1
                 return
             if size == known and not _precedes(text, texts[at], size):
                 return
-    texts[at, :size] = text[:size]
-    texts[at, size:] = 0
+    for k in range(texts.shape[1]):
+        texts[at, k] = text[k] if k < size else 0
     lengths[at] = size
 
 
