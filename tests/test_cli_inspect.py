@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.builders import stripes, write_hub_images
+from tests.builders import stripes, write_hub_images, write_parquet
 from tests.command import call, run_json
+from tests.conftest import QUICK
 
 
 def test_json_explains_the_classes(model: Path) -> None:
@@ -35,6 +36,16 @@ def test_people_see_fragments_with_their_counts(model: Path) -> None:
     at = lines.index("disk")
     assert lines[at + 1].split() == ["pulls", "towards", "pulls", "away"]
     assert "readonly" in lines[at + 2]
+
+
+@pytest.mark.parametrize(("last", "told"), [(1, "the last one"), (3, "the last 3")])
+def test_how_much_of_the_past_is_read_and_whether_newer_rows_weigh_more(tmp_path: Path, last: int, told: str) -> None:
+    rows = {"events": [[f"e{i % 3}", f"e{i % 2}"] for i in range(300)], "label": [i % 2 for i in range(300)]}
+    source, out = write_parquet(tmp_path / "rows.parquet", rows), tmp_path / "m.seqbag"
+    assert call("train", "--source", source, "--last", last, "--recency", "--out", out, *QUICK).returncode == 0
+    lines = call("inspect", out).stdout.splitlines()
+    assert lines[1].endswith(f" distinct tokens, of each row {told}")
+    assert lines[3] == "trained on 300 rows, of which newer ones weigh more, accuracy 1.0000 on held-out rows"
 
 
 @pytest.mark.parametrize(("activation", "told"), [("relu", "relu; read out by 256"), ("sign", "2 signs each")])

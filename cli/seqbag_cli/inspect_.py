@@ -80,12 +80,15 @@ def _summary(path: Path, figures: dict[str, Any]) -> None:
     columns, training = figures["columns"], figures["training"]
     tokenizer = f", tokenizer {figures['tokenizer']}" if figures["tokenizer"] else ""
     tokens = "" if columns.get("kind") == "image" else f"{tokenizer}, {figures['tokens']:,} distinct tokens"
+    last = figures["config"]["last"]
+    tokens += "" if last is None else ", of each row the last one" if last == 1 else f", of each row the last {last}"
     print(f"{path} ({size_text(figures['model_bytes'])})")
     print(f"input   {columns.get('kind')} from `{columns.get('input')}`{tokens}")
     print(f"label   `{columns.get('label')}`, {len(figures['classes'])} classes")
     accuracy = training.get("valid_accuracy")
     measured = f", accuracy {accuracy:.4f} on held-out rows" if accuracy is not None else ""
-    print(f"trained on {training.get('rows', 0):,} rows{measured}")
+    weighed = ", of which newer ones weigh more" if figures["config"]["recency"] else ""
+    print(f"trained on {training.get('rows', 0):,} rows{weighed}{measured}")
     for layer in figures["layers"]:
         if layer["regions"] == "none":
             windows = "x".join(map(str, layer["windows"][0]))
