@@ -61,7 +61,8 @@ class _Task(Generic[Result]):
 class Workers:
     """A pool of `threads` threads, the caller's own among them.
 
-    A context manager: inside the block the process is as kernels want it, and the threads end with it.
+    A context manager: inside the block the process is as kernels want it, and the threads end with it; after an error
+    nobody waits for them, as one may be compiling for many seconds.
     """
 
     def __init__(self, threads: int) -> None:
@@ -168,6 +169,7 @@ class Workers:
         except Empty:
             pass
         self._put([None] * len(self._others), False)
-        for other in self._others:
-            other.join()
+        if error is None:
+            for other in self._others:
+                other.join()
         self._process.close()

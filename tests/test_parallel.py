@@ -206,6 +206,27 @@ def test_what_nobody_waits_for_is_dropped_at_the_end_of_the_block():
     assert len(done) < 10
 
 
+def test_after_an_error_nobody_waits_for_what_a_thread_still_does():
+    begun, released, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def work(_):
+        begun.set()
+        released.wait(60)
+        ended.set()
+
+    def fail():
+        with Workers(2) as workers:
+            workers.start([0], work)
+            assert begun.wait(60)
+            raise ValueError("rows")
+
+    with pytest.raises(ValueError, match="rows"):
+        fail()
+    assert not ended.is_set()
+    released.set()
+    assert ended.wait(60)
+
+
 def test_products_take_one_thread_while_there_are_workers():
     def threads():
         return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]

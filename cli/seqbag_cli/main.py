@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib
 import os
@@ -59,7 +60,13 @@ class Verbs(click.Group):
     ) -> Any:
         """Run the command of `args` (default: the process's arguments) and exit."""
         interrupt.catch()
-        sys.exit(self._run(list(sys.argv[1:] if args is None else args)))
+        code = self._run(list(sys.argv[1:] if args is None else args))
+        if code and args is None:  # the process is ours to end
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(OSError):
+                    stream.flush()
+            os._exit(code)  # a thread may still be compiling what nobody waits for any more
+        sys.exit(code)
 
     def _run(self, args: list[str]) -> int:
         try:
