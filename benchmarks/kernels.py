@@ -1,6 +1,6 @@
 """Each kernel against the limit of the machine, measured in the same run.
 
-    python -m benchmarks.kernels [--only nearest] [--runs 9] [--csv FILE]
+    python -m benchmarks.kernels [--only nearest] [--data DIR] [--runs 9] [--csv FILE]
 
 A kernel and its limit are timed in turn, so that what else the machine does hits both; shown are medians. To add a
 kernel, write a function that prepares it and append to KERNELS.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -176,11 +177,13 @@ def multiply_adds() -> Work:
     return Work(lambda: _tiles(block, weights, pairs, sums, times), times * pairs * ROWS * PANEL * 4, "op")
 
 
-def tokenise() -> Work:
-    """Text of 100,000 generated log lines to ids of `words`."""
+def tokenise(file: Path | None = None) -> Work:
+    """Text of the column `message` to ids of `words`, of a file or 100,000 generated log lines."""
     with tempfile.TemporaryDirectory() as folder:
-        generate(Path(folder), 100_000)
-        source = open_source(f"{folder}/lines.parquet", text="message")
+        if file is None:
+            generate(Path(folder), 100_000)
+        label = "label" if file is None else "system"
+        source = open_source(str(file or f"{folder}/lines.parquet"), text="message", label=label)
         columns = [rows.input for rows in source.batches(8192)]
     encoder = Encoder("words", 1 << 15)
     assert all(isinstance(column, TextColumn) for column in columns)
@@ -268,12 +271,24 @@ def measure(kernel: Kernel, runs: int) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="only kernels with this in their name")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=os.environ.get("SEQBAG_DATA"),
+        help="folder with loghub_2k.parquet, to tokenise it too",
+    )
     parser.add_argument("--runs", type=int, default=9, help="timings of each (default 9)")
     parser.add_argument("--csv", type=Path, help="append the rows to this file")
     args = parser.parse_args()
+    kernels = list(KERNELS)
+    if args.data:
+        lines = next((file for file in args.data.glob("**/loghub_2k.parquet")), None)
+        if lines is None:
+            parser.error(f"{args.data} does not hold loghub_2k.parquet")
+        kernels.append(Kernel("tokeniser words, LogHub's lines", partial(tokenise, lines), partial(memcpy, 10_000_000)))
     rows = []
     print(f"{'kernel':36}{'threads':>8}{'rate':>9}{'limit':>9}{'ratio':>8}{'bar':>6}  unit")
-    for kernel in KERNELS:
+    for kernel in kernels:
         if args.only in kernel.name:
             row = measure(kernel, args.runs)
             rows.append(row | machine())

@@ -58,30 +58,37 @@ MASK_BYTES = np.array([list(mask.encode().ljust(8, b"\0")) for mask in MASKS], n
 
 
 @njit(cache=True, nogil=True)
+def at(data: UInt8s, i: int) -> np.uint8:
+    """The byte at i, which is no less than 0: of a signed index numba asks each time whether it counts from the end."""
+    found: np.uint8 = data[np.uint64(i)]
+    return found
+
+
+@njit(cache=True, nogil=True)
 def byte(data: UInt8s, i: int, end: int) -> int:
     """The byte at i, or NUL past the end."""
-    return int(data[i]) if i < end else 0
+    return int(at(data, i)) if i < end else 0
 
 
 @njit(cache=True, nogil=True)
 def digits(data: UInt8s, i: int, end: int) -> int:
     """How many digits stand at i, counted up to ten."""
     n = 0
-    while n < 10 and i + n < end and CLASS[data[i + n]] == DIGIT:
+    while n < 10 and i + n < end and CLASS[at(data, i + n)] == DIGIT:
         n += 1
     return n
 
 
 @njit(cache=True, nogil=True)
 def word_at(data: UInt8s, i: int, end: int) -> bool:
-    return i < end and CLASS[data[i]] & WORD != 0
+    return i < end and CLASS[at(data, i)] & WORD != 0
 
 
 @njit(cache=True, nogil=True)
 def hex_digits(data: UInt8s, i: int, end: int) -> int:
     """How many hexadecimal digits stand at i, counted up to 13, one more than any group here has."""
     n = 0
-    while n < 13 and i + n < end and CLASS[data[i + n]] & (DIGIT | HEX_LETTER) != 0:
+    while n < 13 and i + n < end and CLASS[at(data, i + n)] & (DIGIT | HEX_LETTER) != 0:
         n += 1
     return n
 

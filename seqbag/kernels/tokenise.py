@@ -30,9 +30,11 @@ from seqbag.kernels.tokenclass import (
     SOFT,
     TIME,
     WORD,
+    at,
+    byte,
     email_end,
 )
-from seqbag.kernels.tokenkind import classify_digits, classify_letters
+from seqbag.kernels.tokenkind import classify_digits, classify_letters, stands_alone
 from seqbag.kernels.tokentime import shape_byte
 
 FNV_OFFSET = np.uint64(0xCBF29CE484222325)
@@ -59,18 +61,19 @@ def hash_span(data: UInt8s, start: int, end: int) -> np.uint64:
     """FNV-1a, 64 bits, of the bytes as they stand."""
     h = FNV_OFFSET
     for i in range(start, end):
-        h = (h ^ np.uint64(data[i])) * FNV_PRIME
+        h = (h ^ np.uint64(at(data, i))) * FNV_PRIME
     return h
 
 
 @njit(cache=True, nogil=True)
 def hash_shape(data: UInt8s, start: int, end: int) -> np.uint64:
     """FNV-1a of the shape of a time."""
-    h = (FNV_OFFSET ^ np.uint64(OPEN)) * FNV_PRIME
+    h, before = (FNV_OFFSET ^ np.uint64(OPEN)) * FNV_PRIME, np.uint8(0)
     for i in range(start, end):
-        b = shape_byte(data, start, i)
+        b = shape_byte(at(data, i), before)
         if b != 0:
             h = (h ^ np.uint64(b)) * FNV_PRIME
+        before = at(data, i)
     return (h ^ np.uint64(CLOSE)) * FNV_PRIME
 
 
@@ -82,9 +85,9 @@ def split_run(
     i = start
     while i < end:
         group, h = i, FNV_OFFSET
-        number = CLASS[data[i]] == DIGIT
-        while i < end and (CLASS[data[i]] == DIGIT) == number:
-            h = (h ^ np.uint64(LOWER[data[i]])) * FNV_PRIME
+        number = CLASS[at(data, i)] == DIGIT
+        while i < end and (CLASS[at(data, i)] == DIGIT) == number:
+            h = (h ^ np.uint64(LOWER[at(data, i)])) * FNV_PRIME
             i += 1
         masked = number and i - group > LITERAL_DIGITS
         ids[n] = finalise(MASK_HASHES[NUMBER] if masked else h, buckets)
@@ -117,7 +120,7 @@ def words(
         chunk = n  # tokens before the stretch that could be the local part of an e-mail address
         path = False
         while i < end:
-            c = CLASS[data[i]]
+            c = CLASS[at(data, i)]
             start = i
             if c & WORD == 0:
                 i += 1
@@ -138,12 +141,14 @@ def words(
                 h = FNV_OFFSET
                 while c & WORD != 0:
                     flags |= c
-                    h = (h ^ np.uint64(LOWER[data[i]])) * FNV_PRIME
+                    h = (h ^ np.uint64(LOWER[at(data, i)])) * FNV_PRIME
                     i += 1
                     if i == end:
                         break
-                    c = CLASS[data[i]]
-                if flags & DIGIT != 0:
+                    c = CLASS[at(data, i)]
+                if flags == DIGIT and stands_alone(data, first, start, i, byte(data, i, end)):
+                    kind = NUMBER if path or i - start > LITERAL_DIGITS else LITERAL
+                elif flags & DIGIT != 0:
                     kind, i = classify_digits(data, first, start, i, end, int(flags), path)
                 elif i - start == 3 or (flags == HEX_LETTER and i - start <= 8):
                     kind, i = classify_letters(data, first, start, i, end, int(flags))
@@ -209,9 +214,9 @@ def chars(
         i, end = offsets[row], offsets[row + 1]
         while i < end:
             size = 1
-            if code_points and data[i] >= 0x80:
+            if code_points and at(data, i) >= 0x80:
                 size = utf8_size(data, i, end)
-            ids[n] = byte_ids[data[i]] if size == 1 else finalise(hash_span(data, i, i + size), buckets)
+            ids[n] = byte_ids[at(data, i)] if size == 1 else finalise(hash_span(data, i, i + size), buckets)
             if locate:
                 starts[n] = i
                 sizes[n] = size

@@ -25,17 +25,19 @@ from seqbag.kernels.tokenclass import (
     NUMBER,
     PATH,
     SMALL_X,
+    SOLIDUS,
     SPACE,
     TIME,
     UUID,
     ZERO,
+    at,
     byte,
     colon_hex,
     decimal_end,
     ipv4_end,
     uuid_end,
 )
-from seqbag.kernels.tokentime import named_time_end, time_end
+from seqbag.kernels.tokentime import may_date, named_time_end, time_end
 
 
 @njit(cache=True, nogil=True)
@@ -95,6 +97,14 @@ def classify_mixed(data: UInt8s, start: int, stop: int, flags: int, path: bool) 
 
 
 @njit(cache=True, nogil=True)
+def stands_alone(data: UInt8s, first: int, start: int, stop: int, after: int) -> bool:
+    """Whether nothing beside a run of digits could make more of it than a number: most are told so without a call."""
+    if after in (COLON, DASH, DOT, SOLIDUS) or (after == SPACE and stop - start <= 2):
+        return False
+    return start == first or at(data, start - 1) != COLON
+
+
+@njit(cache=True, nogil=True)
 def classify_digits(
     data: UInt8s, first: int, start: int, stop: int, end: int, flags: int, path: bool
 ) -> tuple[int, int]:
@@ -113,7 +123,7 @@ def classify_digits(
             kind, past = colon_hex(data, first, start, end)
             if past >= 0:
                 return kind, past
-    if stop < end and stop - start <= 8 and CLASS[data[start]] == DIGIT:
+    if flags == DIGIT and may_date(stop - start, after):
         past = time_end(data, start, end)
         if past >= 0:
             return TIME, past

@@ -19,12 +19,13 @@ Int16s: TypeAlias = npt.NDArray[np.int16]
 def _render_shape(data: UInt8s, start: int, size: int, text: UInt8s) -> int:
     """Write the shape of a time, never longer than the time and two, which is less than 64; returns its length."""
     text[0] = OPEN
-    n = 1
+    n, before = 1, np.uint8(0)
     for i in range(start, start + size):
-        b = shape_byte(data, start, i)
+        b = shape_byte(data[i], before)
         if b != 0:
             text[n] = b
             n += 1
+        before = data[i]
     text[n] = CLOSE
     return n + 1
 

@@ -119,25 +119,32 @@ def date_end(data: UInt8s, i: int, end: int) -> int:
 
 
 @njit(cache=True, nogil=True)
+def may_date(figures: int, after: int) -> bool:
+    """Whether so many figures could begin a time or a date, by the byte after them."""
+    if figures <= 2:
+        return after in (SPACE, COLON, DASH, SOLIDUS, DOT)
+    return figures in (4, 8) and after in (DASH, SOLIDUS, DOT)
+
+
+@njit(cache=True, nogil=True)
 def time_end(data: UInt8s, i: int, end: int) -> int:
     """A time, a date, or a date with a time, beginning with a digit."""
-    j = clock_end(data, i, end, False)
-    if j >= 0:
-        return j
+    n = digits(data, i, end)
+    joint = byte(data, i + n, end)
+    if joint == COLON:
+        return clock_end(data, i, end, False)
     j = date_end(data, i, end)
     if j >= 0:
-        joint = byte(data, j, end)
-        if joint in (SPACE, BIG_T, DASH, UNDERSCORE, COLON):
+        after = byte(data, j, end)
+        if after in (SPACE, BIG_T, DASH, UNDERSCORE, COLON):
             k = clock_end(data, j + 1, end, True)
             if k >= 0:
                 return k
-        separated = joint in (DASH, SOLIDUS, DOT)
+        separated = after in (DASH, SOLIDUS, DOT)
         if word_at(data, j, end) or (separated and digits(data, j + 1, end) > 0):
             return -1
         return j
     # Without a year, only before a clock: 03-17 16:13:47, 07.26 13:53:18; and 20171223-22:15:29.
-    n = digits(data, i, end)
-    joint = byte(data, i + n, end)
     if n == 8 and joint == DASH:
         return clock_end(data, i + 9, end, False)
     if n == 2 and joint in (DASH, DOT, SOLIDUS) and digits(data, i + 3, end) == 2 and byte(data, i + 5, end) == SPACE:
@@ -171,13 +178,14 @@ def named_time_end(data: UInt8s, i: int, end: int) -> int:
 
 
 @njit(cache=True, nogil=True)
-def shape_byte(data: UInt8s, start: int, i: int) -> int:
-    """What byte i of a time that begins at `start` adds to its shape: 0 if it goes on a group of figures or letters."""
-    b = data[i]
-    c = CLASS[b]
-    before = CLASS[data[i - 1]] if i > start else np.uint8(0)
+def shape_byte(b: np.uint8, before: np.uint8) -> int:
+    """What a byte of a time adds to its shape: 0 if it goes on a group of figures or letters.
+
+    before: the byte of the time before it, NUL if it is the first.
+    """
+    c, last = CLASS[b], CLASS[before]
     if c == DIGIT:
-        return 0 if before == DIGIT else FIGURES
+        return 0 if last == DIGIT else FIGURES
     if c & WORD != 0:
-        return 0 if before & WORD != 0 and before != DIGIT else LETTERS
-    return 0 if b == SPACE and i > start and data[i - 1] == SPACE else int(b)
+        return 0 if last & WORD != 0 and last != DIGIT else LETTERS
+    return 0 if b == SPACE and before == SPACE else int(b)
