@@ -221,13 +221,14 @@ def sum_rows(pointers: Any, indexes: Any, weights: Any, rows: Any, rows_first: i
     rows those from `rows_first` on are read, and of out those from `first` on filled, as many as the narrower has left.
     """
     columns = min(rows.shape[1] - rows_first, out.shape[1] - first)
+    start, width = np.uint64(rows_first), np.uint64(columns)  # of a signed index numba asks whether it is below 0
     for s in range(len(out)):
         own = out[s, first : first + columns]
         own[:] = 0
         for e in range(pointers[s], pointers[s + 1]):
-            weight, more = weights[e], rows[indexes[e], rows_first : rows_first + columns]
-            for f in range(columns):
-                own[f] += weight * more[f]
+            weight, row = weights[e], np.uint64(indexes[e])
+            for f in range(width):
+                own[f] += weight * rows[row, start + f]
 
 
 @njit(cache=True, nogil=True, fastmath={"contract", "reassoc", "nsz"}, error_model="numpy")  # else division branches
