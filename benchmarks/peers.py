@@ -189,7 +189,7 @@ def main() -> None:
     parser.add_argument("--only", type=lambda text: text.split(","), help="names of data sets")
     parser.add_argument("--peers", type=lambda text: text.split(","), default=list(PACKAGES))
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seeds", type=int, default=1, help=f"seeds for {', '.join(SEVERAL)}")
+    parser.add_argument("--seeds", type=int, default=3, help=f"seeds for {', '.join(SEVERAL)}")
     parser.add_argument("--out", type=Path, default=RESULTS, help="table to add to; the picture goes beside it")
     args = parser.parse_args()
     if unknown := set(args.peers) - set(PACKAGES):
