@@ -31,11 +31,14 @@ def draw(rows: Rows, out: Path) -> None:
         panel.set_axis_off()
     for panel, dataset in zip(panels.flat, datasets, strict=False):
         measure = find(dataset).measure
+        bubbles = []
         for peer in NAMES:
             of = [row for row in rows if row["data"] == dataset and row["peer"] == peer]
             if of:
-                x, y, size = (mean(float(row[name]) for row in of) for name in ("cpu_seconds", measure, "model_bytes"))
-                panel.scatter(x, y, 8 + size**0.5 / 12, COLOURS[peer], alpha=0.7, edgecolors="white", label=NAMES[peer])
+                size, x, y = (mean(float(row[name]) for row in of) for name in ("model_bytes", "cpu_seconds", measure))
+                bubbles.append((size, x, y, peer))
+        for size, x, y, peer in sorted(bubbles, reverse=True):  # the small ones in front
+            panel.scatter(x, y, 8 + size**0.5 / 12, COLOURS[peer], alpha=0.8, edgecolors="white", zorder=3)
         panel.set_xscale("log")
         panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -51,7 +54,7 @@ def draw(rows: Rows, out: Path) -> None:
     figure.legend(handles=handles, loc="lower center", ncols=len(shown), fontsize=8, frameon=False)
     figure.suptitle("Area of a bubble: square root of the bytes of the model", fontsize=9)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
-    figure.savefig(out, dpi=90)
+    figure.savefig(out, dpi=110)
 
 
 def main() -> None:
