@@ -111,7 +111,8 @@ def classify_digits(
     """(kind, end) of a run with a digit in it; `end` passes `stop` where the kind stands for several runs."""
     after = byte(data, stop, end)
     if flags & LETTER == 0:
-        if after == COLON and stop - start <= 4:
+        gap = start >= first + 2 and data[start - 1] == COLON and data[start - 2] == COLON
+        if stop - start <= 4 and (after == COLON or gap):
             kind, past = colon_hex(data, first, start, end)
             if past >= 0:
                 return kind, past
@@ -119,10 +120,6 @@ def classify_digits(
             past = uuid_end(data, start, end)
             if past >= 0:
                 return UUID, past
-        elif start >= first + 2 and data[start - 1] == COLON and data[start - 2] == COLON and stop - start <= 4:
-            kind, past = colon_hex(data, first, start, end)
-            if past >= 0:
-                return kind, past
     if flags == DIGIT and may_date(stop - start, after):
         past = time_end(data, start, end)
         if past >= 0:
