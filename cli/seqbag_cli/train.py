@@ -67,7 +67,7 @@ def _shown(name: str, config: TrainConfig) -> str:
 @setting(
     "--last",
     "last",
-    "Read only the last N tokens of a row; else all, or fewer of lists by the newest.",
+    "Read only the last N tokens of a row; else all, or of lists as few as the newest rows need.",
     metavar="N",
     type=int,
 )
