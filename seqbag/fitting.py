@@ -122,8 +122,8 @@ class Fitter:
         That is within a standard error of the best, by nets trained on the rows before (Breiman et al. 1984,
         Classification and Regression Trees, 3.4.3): of an old process, what came long before misleads.
         """
-        choices = pasts(counts.regions)
-        if not choices or counts.bags.clustered:
+        choices = [None, *pasts(counts.regions)]  # the longer first
+        if len(choices) == 1 or counts.bags.clustered:
             return None
         older = counts.bags.sample(_PROBE_BAGS, self.rng)
         tested = older.split(np.tile(newest(rows_of_strata(older)) > 0, len(network.classes)))
@@ -132,16 +132,15 @@ class Fitter:
         older.weigh(newer_more(rows_of_strata(older)))
         tested.weigh(alike())
         whole = replace(counts, bags=older, held_out=tested)
-        scores = [self._probed(whole, network), *(self._probed(of_last(whole, tokens), network) for tokens in choices)]
+        scores = [self._probed(of_last(whole, n) if n else whole, network) for n in choices]
         needed = max(scores) - (max(scores) * (1 - max(scores)) / tested.rows) ** 0.5
-        enough = [tokens for tokens, score in zip(choices, scores[1:], strict=True) if score >= needed]
-        named = ["all tokens", *("the last one" if tokens == 1 else f"the last {tokens}" for tokens in choices)]
+        chosen = max(place for place, score in enumerate(scores) if score >= needed)
+        named = [f"the last {n}" if n else "all tokens" for n in choices]
         told = ", ".join(f"{score:.4f} by {name}" for name, score in zip(named, scores, strict=True))
-        read = named[1 + choices.index(enough[-1])] if enough else named[0]
         self.progress.note(
-            f"past: of {tested.rows:,} of the newest rows are predicted {told}; of each row it reads {read}"
+            f"past: of {tested.rows:,} of the newest rows are predicted {told}; of each row it reads {named[chosen]}"
         )
-        return enough[-1] if enough else None
+        return choices[chosen]
 
     def choose_regions(self, counts: LayerCounts, network: Network) -> LayerCounts:
         """The counts with the ends of sequences apart, or without, whichever predicts held-out rows better."""

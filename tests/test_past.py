@@ -103,7 +103,7 @@ def test_the_last_token_is_read_alone_where_it_predicts_the_newest_rows_as_well(
     (told,) = notes.about("past")
     assert told == (
         "past: of 984 of the newest rows are predicted 1.0000 by all tokens, 1.0000 by the last 2, 1.0000 by the "
-        "last one; of each row it reads the last one"
+        "last 1; of each row it reads the last 1"
     )
     assert (trained.network.config.last, trained.network.config.recency) == (1, True)
     save(trained.model(COLUMNS), tmp_path / "m.seqbag")
