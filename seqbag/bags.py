@@ -107,12 +107,13 @@ class Bags:
 
     def update(
         self, codes: Int32s, segments: Int32s, offsets: Int64s, labels: Int32s, dense: Halves | None = None,
-        times: Int64s | None = None,
+        times: Int64s | None = None, rows: npt.NDArray[np.intp] | None = None,
     ) -> None:  # fmt: skip
         """Count n examples.
 
-        codes: (groups, sites); segments: (sites,) in 0 .. regions - 1; offsets: (n + 1,) from 0; labels: (n,) class
-        indexes; dense: (n, d) float16; times: (n,), how often each example counts, once by default.
+        codes: (groups, sites); segments: (sites,) in 0 .. regions - 1; offsets: of the sites of each example; labels:
+        (n,) class indexes; dense: (n, d) float16; times: (n,), how often each example counts, once by default; rows:
+        (n,) which examples of the offsets these are, all by default.
         """
         n = len(labels)
         if n == 0:
@@ -123,7 +124,10 @@ class Bags:
             times = np.ones(n, np.int64)
         if codes.shape[0] != self.groups or dense.shape != (n, self.width):
             raise UsageError(f"{codes.shape[0]} groups and {dense.shape} features do not fit these bags")
-        bags = self._add(codes, segments, offsets, np.ascontiguousarray(dense).view(np.uint16))
+        starts, stops = offsets[:-1], offsets[1:]
+        if rows is not None:
+            starts, stops = starts[rows], stops[rows]
+        bags = self._add(codes, segments, starts, stops, np.ascontiguousarray(dense).view(np.uint16))
         self._nodes = add_labels(
             bags,
             labels,
@@ -259,7 +263,8 @@ class Bags:
                 np.concatenate([[0], np.cumsum(other.counts, dtype=np.int64)])[other.pointers[:: other.spans]]
             )
         for part in cuts(np.maximum(sites, _SITES // _STRETCH), _SITES):
-            bags = self._add(*other._examples(part, codes), other._dense[part])
+            table, segments, offsets = other._examples(part, codes)
+            bags = self._add(table, segments, offsets[:-1], offsets[1:], other._dense[part])
             nodes = slice(pointers[part.start], pointers[part.stop])
             owners = np.repeat(bags, np.diff(pointers[part.start : part.stop + 1]))
             self._reserve_labels(len(owners))
@@ -276,7 +281,7 @@ class Bags:
         made = type(self)(self.groups, regions, self.width)
         if not self.size:
             return made
-        bags = made._add(codes, segments, offsets, self._dense[: self.size])
+        bags = made._add(codes, segments, offsets[:-1], offsets[1:], self._dense[: self.size])
         pointers, classes, counts = self.label_counts()
         made._set_labels(np.repeat(bags, np.diff(pointers)), classes, counts)
         made.examples, made.clustered = self.examples, self.clustered
@@ -324,13 +329,15 @@ class Bags:
             raise ValueError("the label counts of the bags do not add up to their rows")
         return bags
 
-    def _add(self, codes: Int32s, segments: Int32s, offsets: Int64s, dense: npt.NDArray[np.uint16]) -> Int32s:
+    def _add(
+        self, codes: Int32s, segments: Int32s, starts: Int64s, stops: Int64s, dense: npt.NDArray[np.uint16]
+    ) -> Int32s:
         """The bag (n,) of each of n examples, new or known."""
-        n = len(offsets) - 1
-        self.reserve(n, codes.size)
+        n = len(starts)
+        self.reserve(n, self.groups * int((stops - starts).sum()))
         before, bags = self.size, np.empty(n, np.int32)
         self.size = add_examples(
-            codes, segments, offsets, self.regions, dense, self._pointers, self._codes, self._counts, self._dense,
+            codes, segments, starts, stops, self.regions, dense, self._pointers, self._codes, self._counts, self._dense,
             self._hashes, self._slots, self.size, bags,
         )  # fmt: skip
         self._heads[before : self.size] = -1

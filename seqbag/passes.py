@@ -345,9 +345,8 @@ class LayerCounts:
         table = np.stack(codes) if codes else np.empty((0, len(segments)), np.int32)
 
         def count(bags: Bags, rows: npt.NDArray[np.intp], times: Int64s | None) -> None:
-            sites, starts = ragged_take(offsets, rows)
-            cut, many = np.ascontiguousarray(table[:, sites]), None if times is None else times[rows]
-            bags.update(cut, segments[sites], starts, labels[rows], dense[rows], many)
+            many = None if times is None else times[rows]
+            bags.update(table, segments, offsets, labels[rows], dense[rows], many, rows)
 
         train, held_out = np.flatnonzero(~held), np.flatnonzero(held)
         return partial(count, self.bags, train, times), partial(count, self.held_out, held_out, None)

@@ -158,32 +158,33 @@ def _sort(keys: Any, n: int) -> None:
 
 @njit(cache=True, nogil=True)
 def add_examples(
-    codes: Any, segments: Any, offsets: Any, regions: int, dense: Any,
+    codes: Any, segments: Any, starts: Any, stops: Any, regions: int, dense: Any,
     pointers: Any, entry_codes: Any, entry_counts: Any, kept_dense: Any, hashes: Any, slots: Any, size: int, bags: Any,
 ) -> int:  # fmt: skip
     """Count the codes of every example per group and segment and merge examples that agree in everything.
 
-    codes: (groups, sites) int32; segments: (sites,) int32; offsets: (n + 1,) int64; dense: (n, d) uint16, the bits of
-    float16. pointers: (bags * groups * regions + 1,) int64 into entry_codes and entry_counts (int32); kept_dense:
-    (bags, d); hashes: (bags,) uint64; slots: (power of two,) int32. bags: (n,) int32 out: the bag of each example.
+    codes: (groups, sites) int32; segments: (sites,) int32; starts, stops: (n,) int64, the sites of each example; dense:
+    (n, d) uint16, the bits of float16. pointers: (bags * groups * regions + 1,) int64 into entry_codes and entry_counts
+    (int32); kept_dense: (bags, d); hashes: (bags,) uint64; slots: (power of two,) int32. bags: (n,) int32 out: the bag
+    of each example.
     Returns the new number of bags. The arrays must have room for n more bags and groups * sites more entries.
     """
     groups = len(codes)
     spans = groups * regions
     mask = np.uint64(len(slots) - 1)
     longest = np.int64(1)
-    for i in range(len(offsets) - 1):
-        longest = max(longest, offsets[i + 1] - offsets[i])
+    for i in range(len(starts)):
+        longest = max(longest, stops[i] - starts[i])
     scratch = np.empty(longest, np.int64)
-    for i in range(len(offsets) - 1):
+    for i in range(len(starts)):
         first = pointers[size * spans]
         end = first
         span = size * spans
         state = np.uint64(spans)
-        length = offsets[i + 1] - offsets[i]
+        length = stops[i] - starts[i]
         for g in range(groups):
             for s in range(length):
-                site = offsets[i] + s
+                site = starts[i] + s
                 scratch[s] = (np.int64(segments[site]) << 32) | np.int64(codes[g, site])
             _sort(scratch, length)
             at = 0
