@@ -58,10 +58,9 @@ class Maps:
 
     def last(self, sites: int | None) -> Maps:
         """The last sites of each sequence, at most; all for None."""
-        lengths = np.diff(self.offsets)
-        if sites is None or lengths.max(initial=0) <= sites:
+        if sites is None:
             return self
-        lengths = np.minimum(lengths, sites)
+        lengths = np.minimum(np.diff(self.offsets), sites)
         offsets = np.concatenate([[0], np.cumsum(lengths)])
         return Maps(self.values[np.arange(offsets[-1]) + np.repeat(self.offsets[1:] - offsets[1:], lengths)], offsets)
 

@@ -52,7 +52,8 @@ class Network:
         if self.lookup is None:
             raise DataError("the model was trained on images and the source holds text: name an image column")
         ids, offsets = Encoder(self.config.tokenizer, self.config.vocabulary).encode(column)
-        return Maps(embed(ids, self.lookup), offsets).last(self.config.last)
+        read = Maps(ids, offsets).last(self.config.last)
+        return Maps(embed(read.values.astype(np.int32, copy=False), self.lookup), read.offsets)
 
     @property
     def depth(self) -> int:

@@ -388,9 +388,8 @@ class Trainer:
 
     def _sampled(self) -> tuple[Halves, Maps]:
         """Of some rows the features, and the newest layer's output."""
-        maps = self.sample.maps()
+        maps = self.sample.maps().last(self.network.config.last)
         if self.network.lookup is not None:
             maps = Maps(embed(maps.values.astype(np.int32, copy=False), self.network.lookup), maps.offsets)
-            maps = maps.last(self.network.config.last)
         rows = max(1, int(np.searchsorted(maps.offsets, self._most(_SAMPLE_SITES), side="right")) - 1)
         return self.network.forward(maps.part(0, rows))

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from seqbag.batch import InputKind, LabelColumn, Rows, TextColumn, TokensColumn
+from seqbag.progress import Silent
 
 
 def text_column(texts: Sequence[str]) -> TextColumn:
@@ -52,20 +53,11 @@ class MemorySource:
             yield Rows(make(inputs[start : start + step]), label_column(labels[start : start + step]))
 
 
-class Notes:
+class Notes(Silent):
     """A progress that keeps what it is told."""
 
     def __init__(self) -> None:
         self.texts: list[str] = []
-
-    def begin(self, task: str, total: int | None, unit: str) -> None:
-        pass
-
-    def advance(self, amount: int, note: str = "") -> None:
-        pass
-
-    def end(self) -> None:
-        pass
 
     def note(self, text: str) -> None:
         self.texts.append(text)
